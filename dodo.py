@@ -1,0 +1,101 @@
+"""The table of contents: every task of fcbuild, as `doit list` shows them.
+
+    image.toml + Dockerfile --> _image:NAME --> rootfs:NAME --+
+    kernel.toml + fragments ---------------> kernel:NAME ----+--> build
+                                                             +--> boot --> receipt
+
+What each does, and how they hang together: fcbuild/tasks.py.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from doit import task_params
+
+from fcbuild import tasks
+from fcbuild.errors import FcBuildError
+from fcbuild.reporter import LineReporter
+
+ROOT = Path(__file__).parent
+DEFAULT_IMAGE = "debian-web"  # what `doit boot` boots when it is not told
+
+DOIT_CONFIG = {
+    "backend": "sqlite3",
+    "dep_file": str(ROOT / "artifacts" / ".doit.sqlite"),
+    "default_tasks": ["build"],
+    "par_type": "thread",
+    "reporter": LineReporter,
+    "verbosity": 0,
+}
+
+tasks.interruptible()
+(ROOT / "artifacts").mkdir(exist_ok=True)
+try:
+    project = tasks.Project(ROOT, default_image=DEFAULT_IMAGE)
+except FcBuildError as error:
+    sys.exit(f"error: {error}")
+
+
+def task_build() -> dict[str, Any]:
+    """build kernels and root filesystems (image=NAME, default: all that can be built here)"""
+    return project.build()
+
+
+def task_boot() -> dict[str, Any]:
+    """boot an image in Firecracker and run its checks (image=NAME, kvm=native|emulated)"""
+    return project.boot()
+
+
+def task_plan() -> dict[str, Any]:
+    """show every artifact with its fingerprint, and whether the store has it"""
+    return project.show_plan()
+
+
+def task_kernel() -> Iterator[dict[str, Any]]:
+    """build guest kernels"""
+    yield from project.kernels()
+
+
+def task_rootfs() -> Iterator[dict[str, Any]]:
+    """build ext4 root filesystems"""
+    yield from project.rootfses()
+
+
+def task__image() -> Iterator[dict[str, Any]]:
+    """build container images, which root filesystems are made from"""
+    yield from project.images()
+
+
+def task__toolchain() -> dict[str, Any]:
+    return project.toolchain()
+
+
+def task__init() -> dict[str, Any]:
+    return project.program(lambda: project.plan.init)
+
+
+def task__agent() -> dict[str, Any]:
+    return project.program(lambda: project.plan.agent)
+
+
+@task_params(
+    [
+        {
+            "name": "unit",
+            "long": "unit",
+            "type": bool,
+            "default": False,
+            "help": "only the tests that need neither an engine nor a VM",
+        },
+    ]
+)
+def task_test(unit: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """run the tests (--unit: only the fast ones)"""
+    return tasks.test(unit=unit)
+
+
+def task_lint() -> dict[str, Any]:
+    """check style and types (ruff, mypy, shellcheck)"""
+    return tasks.lint()

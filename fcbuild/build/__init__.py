@@ -1,0 +1,1 @@
+"""Recipes become artifacts here: one module for each kind."""

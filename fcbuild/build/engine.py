@@ -1,0 +1,311 @@
+"""The container engine: the only module that talks to Docker.
+
+The docker SDK carries the API (images, containers); builds go through the docker command, because
+BuildKit, which the SDK does not speak, is what can stream a root filesystem without a container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from fcbuild import progress
+from fcbuild.errors import CommandFailed, SourceError, ToolMissing
+from fcbuild.run import TAIL_LINES, output, run
+
+if TYPE_CHECKING:
+    import docker
+    from docker.models.containers import Container
+
+API_TIMEOUT_S = 60
+BUILD_TIMEOUT_S = 3600.0
+EXPORT_TIMEOUT_S = 900.0
+
+# Ours, so that what an interrupted run could leave behind can be told from the user's own.
+LABEL = "fcbuild"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """What an image says about how it wants to run, as the engine reports it."""
+
+    entrypoint: tuple[str, ...]
+    cmd: tuple[str, ...]
+    env: tuple[str, ...]
+    workdir: str
+    user: str
+    stop_signal: str
+
+
+class Engine(Protocol):
+    """What the builders need of a container engine."""
+
+    def has(self, tag: str) -> bool:
+        """Return whether the engine holds this image."""
+
+    def offers(self, reference: str) -> bool:
+        """Return whether the image is held, or a registry that answers has it."""
+
+    def load(self, tar: Path, tag: str, changes: Sequence[str]) -> None:
+        """Make an image of one layer from the tar of a root filesystem."""
+
+    def build(
+        self,
+        context: Callable[[IO[bytes]], None],
+        tag: str,
+        *,
+        args: Mapping[str, str],
+        target: str | None,
+        log: IO[bytes],
+        log_path: Path,
+        what: str,
+    ) -> None:
+        """Build a Dockerfile, read from the context's tar, to an image."""
+
+    def export(self, tag: str, to: IO[bytes], *, log: IO[bytes], log_path: Path) -> None:
+        """Write the flattened root filesystem of an image as a tar."""
+
+    def config(self, tag: str) -> ImageConfig:
+        """Return an image's configuration."""
+
+    def run(
+        self,
+        tag: str,
+        argv: Sequence[str],
+        *,
+        what: str,
+        mounts: Mapping[Path, str],
+        log: IO[bytes],
+        log_path: Path,
+        timeout_s: float,
+        network: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run a command in a container that is gone afterwards.
+
+        mounts: host directory or file -> place in the container, followed by ":ro" or ":rw".
+        Without `network` it has none and runs as the calling user; with it, as root.
+        """
+
+
+class Docker:
+    """Docker Engine."""
+
+    def __init__(self) -> None:
+        # One SDK client serves one thread at a time.
+        self._local = threading.local()
+
+    def has(self, tag: str) -> bool:
+        from docker.errors import ImageNotFound
+
+        with _api_errors():
+            try:
+                self._client.images.get(tag)
+            except ImageNotFound:
+                return False
+        return True
+
+    def offers(self, reference: str) -> bool:
+        from docker.errors import DockerException
+
+        if self.has(reference):
+            return True
+        try:
+            self._client.api.inspect_distribution(reference)  # type: ignore[no-untyped-call]
+        except (DockerException, OSError):
+            return False
+        return True
+
+    def load(self, tar: Path, tag: str, changes: Sequence[str]) -> None:
+        repository, _, version = tag.partition(":")
+        with _api_errors():
+            self._client.api.import_image(
+                src=os.fspath(tar), repository=repository, tag=version, changes=list(changes)
+            )
+
+    def build(
+        self,
+        context: Callable[[IO[bytes]], None],
+        tag: str,
+        *,
+        args: Mapping[str, str],
+        target: str | None,
+        log: IO[bytes],
+        log_path: Path,
+        what: str,
+    ) -> None:
+        command = [self._cli, "build", "--progress=plain", "--tag", tag]
+        command += ["--label", LABEL, "--file", "Dockerfile"]
+        for name, value in sorted(args.items()):
+            command += ["--build-arg", f"{name}={value}"]
+        if target:
+            command += ["--target", target]
+        run(
+            [*command, "-"],
+            what=what,
+            env={"DOCKER_BUILDKIT": "1"},
+            stdin=context,
+            log=log,
+            log_path=log_path,
+            timeout_s=BUILD_TIMEOUT_S,
+        )
+
+    def export(self, tag: str, to: IO[bytes], *, log: IO[bytes], log_path: Path) -> None:
+        # A Dockerfile that adds nothing: BuildKit streams the image's files, flattened, with
+        # neither a container nor the files that an engine leaves in one.
+        dockerfile = f"FROM {tag}\n".encode()
+
+        def fill(stdin: IO[bytes]) -> None:
+            shutil.copyfileobj(io.BytesIO(dockerfile), stdin)
+
+        run(
+            [self._cli, "build", "--progress=plain", "--output", "type=tar,dest=-", "-"],
+            what=f"exporting {tag}",
+            env={"DOCKER_BUILDKIT": "1"},
+            stdin=fill,
+            stdout=to,
+            log=log,
+            log_path=log_path,
+            timeout_s=EXPORT_TIMEOUT_S,
+        )
+
+    def config(self, tag: str) -> ImageConfig:
+        with _api_errors():
+            found: dict[str, Any] = self._client.images.get(tag).attrs["Config"] or {}
+        return ImageConfig(
+            entrypoint=tuple(found.get("Entrypoint") or ()),
+            cmd=tuple(found.get("Cmd") or ()),
+            env=tuple(found.get("Env") or ()),
+            workdir=found.get("WorkingDir") or "/",
+            user=found.get("User") or "",
+            stop_signal=found.get("StopSignal") or "",
+        )
+
+    def run(
+        self,
+        tag: str,
+        argv: Sequence[str],
+        *,
+        what: str,
+        mounts: Mapping[Path, str],
+        log: IO[bytes],
+        log_path: Path,
+        timeout_s: float,
+        network: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        with _api_errors():
+            container = self._client.containers.create(
+                tag,
+                list(argv),
+                user="0:0" if network or self._rootless else f"{os.getuid()}:{os.getgid()}",
+                network_mode=None if network else "none",
+                volumes=[f"{path.resolve()}:{place}" for path, place in mounts.items()],
+                environment=dict(env or {}),
+                labels=[LABEL],
+                init=True,
+            )
+            timer = threading.Timer(timeout_s, _kill, [container])
+            timer.daemon = True
+            try:
+                container.start()
+                timer.start()
+                for line in _lines(container.logs(stream=True, follow=True)):
+                    log.write(line + b"\n")
+                    text = line.decode("utf-8", "replace")
+                    tail.append(text)
+                    progress.detail(text)
+                status = int(container.wait(timeout=API_TIMEOUT_S)["StatusCode"])
+            finally:
+                # finished is set by cancel() too, so ask before.
+                late = timer.finished.is_set()
+                timer.cancel()
+                container.remove(force=True)
+        if status:
+            took = f" did not end within {timeout_s:.0f} s and" if late else ""
+            raise CommandFailed(what + took, argv=argv, status=status, tail=tail, log=log_path)
+
+    @property
+    def _client(self) -> docker.DockerClient:
+        if not hasattr(self._local, "client"):
+            import docker
+
+            with _api_errors():
+                self._local.client = docker.from_env(timeout=API_TIMEOUT_S)
+                self._local.client.ping()
+        client: docker.DockerClient = self._local.client
+        return client
+
+    @cached_property
+    def _rootless(self) -> bool:
+        options = self._client.info().get("SecurityOptions") or []
+        return any("rootless" in option for option in options)
+
+    @cached_property
+    def _cli(self) -> str:
+        """The first docker command whose `build` is BuildKit's.
+
+        Newer commands have it in the buildx plugin, which may be missing; older ones have it built
+        in. So the feature is probed, not the version.
+        """
+        found = [shutil.which("docker"), "/usr/bin/docker"]
+        for candidate in dict.fromkeys(filter(None, found)):
+            probe = [candidate, "build", "--help"]
+            text = output(["env", "DOCKER_BUILDKIT=1", *probe], what="probing docker build")
+            if text and "--output" in text:
+                return candidate
+        raise ToolMissing(
+            "no docker command here can build with BuildKit",
+            hint="apt-get install docker.io docker-buildx (Debian 13) or docker.io (Debian 12)",
+        )
+
+
+def no_registry(reference: str) -> SourceError:
+    """Return the error for an image that neither the engine nor a registry has."""
+    return SourceError(
+        f"the base image {reference} is not held by the engine and no registry answers for it",
+        hint="check the network and the name, or `docker pull` it where there is a registry",
+    )
+
+
+def _kill(container: Container) -> None:
+    from docker.errors import DockerException
+
+    with contextlib.suppress(DockerException, OSError):
+        container.kill()
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    pending = b""
+    for chunk in chunks:
+        *lines, pending = (pending + chunk).split(b"\n")
+        yield from lines
+    if pending:
+        yield pending
+
+
+@contextlib.contextmanager
+def _api_errors() -> Iterator[None]:
+    """Turn the SDK's errors into ours."""
+    from docker.errors import APIError, DockerException
+
+    try:
+        yield
+    except APIError as error:
+        raise ToolMissing(f"the container engine refuses: {error.explanation or error}") from error
+    except (DockerException, OSError) as error:
+        raise ToolMissing(
+            "no container engine answers",
+            hint="start Docker (systemctl start docker), or name one in DOCKER_HOST; "
+            "your user must be allowed to use it (group docker)",
+        ) from error

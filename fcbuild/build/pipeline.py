@@ -1,0 +1,142 @@
+"""Make what the plan names: each method returns an artifact, building it and what it stands on
+only where the store or the engine lacks it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from fcbuild import context, dockerfile, progress
+from fcbuild.build import base, kernel, program, rootfs
+from fcbuild.build.engine import Engine, no_registry
+from fcbuild.fingerprint import Json
+from fcbuild.plan import Plan, Recipe, explain, read_dockerfile
+from fcbuild.store import Artifact, Stage, State, Store
+
+_REASONS = 3  # that are said aloud; plan shows all
+
+
+class Pipeline:
+    """Builds the recipes of one plan into one store, with one engine."""
+
+    def __init__(self, plan: Plan, store: Store, engine: Engine) -> None:
+        self.plan = plan
+        self.store = store
+        self.engine = engine
+
+    @property
+    def downloads(self) -> Path:
+        """Where fetched files are kept, under their sha256."""
+        return self.store.root / "downloads"
+
+    def toolchain(self) -> str:
+        """Have the toolchain image in the engine; return its tag."""
+        return self._base(self.plan.toolchain)
+
+    def container(self, name: str) -> State:
+        """Have the container image of images/NAME in the engine."""
+        recipe = self.plan.container(name)
+        if self.engine.has(recipe.tag):
+            return "stored"
+        if recipe.kind == "base":
+            self._base(recipe)
+        else:
+            for up in self.plan.upon(name):
+                self.container(up)
+            self._dockerfile(name, recipe)
+        return "built"
+
+    def program(self, recipe: Recipe) -> tuple[Artifact, State]:
+        """Have one of our own programs: the plan's init or agent."""
+
+        def build(stage: Stage) -> None:
+            program.build(recipe, self.engine, self.toolchain(), stage)
+
+        return self._obtain(recipe, build)
+
+    def kernel(self, name: str) -> tuple[Artifact, State]:
+        spec = self.plan.specs.kernels[name]
+        recipe = self.plan.kernel(name)
+
+        def build(stage: Stage) -> None:
+            kernel.build(recipe, spec, self.engine, self.toolchain(), self.downloads, stage)
+
+        return self._obtain(recipe, build)
+
+    def rootfs(self, name: str) -> tuple[Artifact, State]:
+        recipe = self.plan.rootfs(name)
+
+        def build(stage: Stage) -> None:
+            self.container(name)
+            rootfs.build(
+                recipe,
+                self.plan.specs.images[name],
+                self.engine,
+                image=self.plan.container(name).tag,
+                toolchain=self.toolchain(),
+                init=self.program(self.plan.init)[0].file(program.BINARY["init"]),
+                stage=stage,
+            )
+
+        return self._obtain(recipe, build)
+
+    def unreachable(self, name: str) -> str | None:
+        """Return the base image that NAME needs and that cannot be had here, or None.
+
+        Asks the engine and, for what it does not hold, the registry.
+        """
+        spec = self.plan.specs.images[name]
+        if spec.bootstrap is not None or self.engine.has(self.plan.container(name).tag):
+            return None
+        for ref in dockerfile.references(read_dockerfile(spec), spec.build_args):
+            local = ref.name.startswith(dockerfile.LOCAL)
+            if not local and not self.engine.offers(ref.name):
+                return ref.name
+        for up in self.plan.upon(name):
+            if missing := self.unreachable(up):
+                return missing
+        return None
+
+    def _base(self, recipe: Recipe) -> str:
+        if self.engine.has(recipe.tag):
+            return recipe.tag
+        spec = self.plan.bootstrap(recipe)
+        artifact, _ = self._obtain(recipe, lambda stage: base.build(recipe, spec, stage))
+        base.load(self.engine, artifact, recipe.tag)
+        return recipe.tag
+
+    def _dockerfile(self, name: str, recipe: Recipe) -> None:
+        spec = self.plan.specs.images[name]
+        if missing := self.unreachable(name):
+            raise no_registry(missing)
+        text = dockerfile.pin(
+            read_dockerfile(spec), spec.build_args, lambda up: self.plan.container(up).tag
+        )
+        with (
+            progress.step(f"{recipe}: building images/{name}/Dockerfile"),
+            self.store.log(recipe) as log,
+        ):
+            self.engine.build(
+                lambda out: context.write_tar(spec.directory, text, out),
+                recipe.tag,
+                args=spec.build_args,
+                target=spec.build_target,
+                log=log,
+                log_path=self.store.log_path(recipe),
+                what=f"building images/{name}/Dockerfile",
+            )
+
+    def _obtain(self, recipe: Recipe, build: Callable[[Stage], None]) -> tuple[Artifact, State]:
+        if found := self.store.find(recipe):
+            return found, "stored"
+        for line in self.reasons(recipe)[:_REASONS]:
+            progress.say(f"{recipe}: {line}")
+        return self.store.obtain(recipe, build)
+
+    def reasons(self, recipe: Recipe) -> list[str]:
+        """Return why the recipe is not what was built last under its name, or nothing."""
+        old = self.store.previous(recipe)
+        new: Json = json.loads(json.dumps(recipe.document))
+        return [] if old is None else explain(old, new)

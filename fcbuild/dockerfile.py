@@ -1,0 +1,130 @@
+"""Find the images that a Dockerfile builds upon.
+
+A reference `fcbuild/NAME` (in FROM, COPY --from= or RUN --mount=from=) is the image NAME of
+images/: an edge of the task graph. Before a build it is pinned to the exact image that the plan
+asks for, `fcbuild/NAME:FINGERPRINT`. Every other reference goes to the engine as it is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+LOCAL = "fcbuild/"  # the namespace of our own images
+
+_ESCAPE = re.compile(r"\s*#\s*escape\s*=\s*([\\`])\s*$", re.IGNORECASE)
+_DIRECTIVE = re.compile(r"\s*#\s*[A-Za-z]+\s*=")
+_HEREDOC = re.compile(r"<<(-?)(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\2")
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::([-+])([^}]*))?\})")
+_FROM = re.compile(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
+_ARG = re.compile(r"\s*ARG\s+(\w+)(?:=(\S*))?", re.IGNORECASE)
+_FLAG_FROM = re.compile(r"--from=(\S+)|--mount=\S*?\bfrom=([^,\s]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One image that a Dockerfile names: the resolved name, and where its text stands (offsets)."""
+
+    name: str
+    start: int
+    end: int
+
+
+def references(text: str, build_args: Mapping[str, str]) -> list[Reference]:
+    """Return the images that the Dockerfile builds upon, its own stages and scratch left out."""
+    defaults: dict[str, str] = {}  # the ARGs before the first FROM: the only ones FROM can use
+    stages: set[str] = set()
+    found: list[Reference] = []
+    seen_from = False
+    for start, line in _instructions(text):
+        if (arg := _ARG.match(line)) and not seen_from:
+            default = _expand((arg[2] or "").strip("'\""), defaults)
+            defaults[arg[1]] = build_args.get(arg[1], default)
+        elif match := _FROM.match(line):
+            seen_from = True
+            name = _expand(match[1], defaults)
+            if name.lower() not in stages and name != "scratch":
+                found.append(Reference(name, start + match.start(1), start + match.end(1)))
+            if match[2]:
+                stages.add(match[2].lower())
+        else:
+            for flag in _FLAG_FROM.finditer(line):
+                group = 1 if flag[1] else 2
+                name = flag[group]
+                # A number is an earlier stage by position.
+                if name.lower() not in stages and not name.isdigit() and name != "scratch":
+                    found.append(
+                        Reference(name, start + flag.start(group), start + flag.end(group))
+                    )
+    return found
+
+
+def pin(text: str, build_args: Mapping[str, str], pinned: Callable[[str], str]) -> str:
+    """Return the Dockerfile with every reference to one of our images as `pinned(name)`."""
+    for ref in reversed(references(text, build_args)):
+        if ref.name.startswith(LOCAL):
+            text = text[: ref.start] + pinned(local_name(ref.name)) + text[ref.end :]
+    return text
+
+
+def local_name(reference: str) -> str:
+    """Return NAME of `fcbuild/NAME`, with or without `:latest`."""
+    return reference.removeprefix(LOCAL).removesuffix(":latest")
+
+
+def _instructions(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (offset, instruction), continuation lines kept in place so that offsets hold."""
+    escape = "\\"
+    offset = 0
+    start, parts = 0, ""
+    heredocs: list[tuple[str, bool]] = []
+    directives = True
+    for line in text.splitlines(keepends=True):
+        begin, offset = offset, offset + len(line)
+        if directives:
+            if match := _ESCAPE.match(line):
+                escape = match[1]
+            directives = bool(_DIRECTIVE.match(line))
+        if heredocs:
+            word, dashed = heredocs[0]
+            if (line.lstrip("\t") if dashed else line).rstrip("\r\n") == word:
+                heredocs.pop(0)
+            continue
+        bare = line.strip()
+        if bare.startswith("#") or (not bare and parts):
+            # Comments and empty lines inside a continued instruction are skipped by the engine.
+            parts += " " * len(line) if parts else ""
+            continue
+        if not parts:
+            start = begin
+        stripped = line.rstrip()
+        if stripped.endswith(escape):
+            parts += stripped[:-1] + " " * (len(line) - len(stripped) + 1)
+            continue
+        parts += line
+        heredocs = (
+            [(m[3], m[1] == "-") for m in _HEREDOC.finditer(parts)] if _takes_heredoc(parts) else []
+        )
+        yield start, parts
+        parts = ""
+    if parts:
+        yield start, parts
+
+
+def _takes_heredoc(instruction: str) -> bool:
+    return instruction.lstrip().split(None, 1)[:1] != [] and instruction.split(None, 1)[
+        0
+    ].upper() in {"RUN", "COPY", "ADD"}
+
+
+def _expand(text: str, variables: Mapping[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        known = variables.get(match[1] or match[2], "")
+        if match[3] == "-":
+            return known or match[4]
+        if match[3] == "+":
+            return match[4] if known else ""
+        return known
+
+    return _VARIABLE.sub(value, text)

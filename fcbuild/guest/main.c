@@ -1,0 +1,253 @@
+/*
+ * The guest's PID 1: it makes a Linux system around the image's program, connects the program to
+ * the host, and ends the machine with it. BOOT_CONTRACT.md says what it does; main() says in which
+ * order.
+ */
+#include "clock.h"
+#include "config.h"
+#include "console.h"
+#include "control.h"
+#include "events.h"
+#include "forward.h"
+#include "json.h"
+#include "link.h"
+#include "mounts.h"
+#include "network.h"
+#include "output.h"
+#include "process.h"
+#include "program.h"
+#include "shutdown.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BOOT_CONFIG "/.fcbuild/boot"
+#define CONTRACT 1
+
+/* Large, and PID 1 has one of each for its whole life: hence not on the stack. */
+static char config_text[CONFIG_BYTES_MAX + 1];
+static struct config config;
+static struct program program;
+static struct link link_sockets;
+
+static bool stopping;
+static uint64_t kill_at; /* while stopping: when SIGKILL follows */
+
+/* PID 1 cannot go on: say so everywhere and end the machine. */
+__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
+{
+	char error[512], text[3 * sizeof error];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(error, sizeof error, format, arguments);
+	va_end(arguments);
+	console_say("%s: %s", events_stage(), error);
+	json_string(error, text, sizeof text);
+	events_put("fail", clock_now(), ",\"stage\":\"%s\",\"error\":%s", events_stage(), text);
+	shutdown_processes();
+	shutdown_disks();
+	events_put("end", clock_now(), "");
+	shutdown_machine(&link_sockets);
+}
+
+/* Descriptors 0 to 2 may be closed where the image has no /dev/console: nothing else may get them. */
+static void occupy_standard_descriptors(void)
+{
+	int fd;
+	do
+		fd = open("/", O_PATH | O_CLOEXEC);
+	while (fd >= 0 && fd < 3);
+	if (fd >= 3)
+		close(fd);
+}
+
+/* Block all signals for good, and return a descriptor for those that mean something to PID 1. */
+static int receive_signals(void)
+{
+	sigset_t signals;
+	sigfillset(&signals);
+	sigprocmask(SIG_SETMASK, &signals, NULL);
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	sigaddset(&signals, SIGINT);
+	return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static void read_config(void)
+{
+	char error[256];
+	struct stat file;
+	int fd = open(BOOT_CONFIG, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &file) != 0)
+		fail(BOOT_CONFIG ": %s", strerror(errno));
+	if (!S_ISREG(file.st_mode))
+		fail(BOOT_CONFIG ": it is not a file");
+	/* One byte more than allowed is enough for the parser to see that it is too much. */
+	ssize_t length = read(fd, config_text, sizeof config_text);
+	if (length < 0)
+		fail(BOOT_CONFIG ": %s", strerror(errno));
+	close(fd);
+	if (config_parse(config_text, (size_t)length, &config, error, sizeof error) != 0)
+		fail(BOOT_CONFIG ": %s", error);
+}
+
+static void stop(const char *by)
+{
+	kill(program.pid, config.stop_signal);
+	if (stopping)
+		return; /* asked again: the program hears it again, but gets no more time */
+	stopping = true;
+	kill_at = clock_deadline(config.stop_grace_ms);
+	events_put("stopping", clock_now(), ",\"signal\":%d,\"by\":\"%s\"", config.stop_signal, by);
+}
+
+/* A control request; signal 0 is "stop". */
+static int controlled(int signal)
+{
+	if (signal != 0)
+		return kill(program.pid, signal) == 0 ? 0 : errno;
+	stop("control");
+	return 0;
+}
+
+/* Reap whatever has ended. Returns whether the program is among it, and then its wait status. */
+static bool reap(int *status)
+{
+	bool program_ended = false;
+	int ended_status;
+	pid_t pid;
+	while ((pid = waitpid(-1, &ended_status, WNOHANG)) > 0) {
+		if (pid == program.pid) {
+			program_ended = true;
+			*status = ended_status;
+		} else {
+			forward_ended(pid);
+		}
+	}
+	return program_ended;
+}
+
+/* Milliseconds until SIGKILL is due, or `timeout` when that is earlier; -1 is never. */
+static int until_kill(int timeout)
+{
+	if (!stopping || kill_at == UINT64_MAX)
+		return timeout;
+	int left = clock_left(kill_at);
+	return timeout < 0 || left < timeout ? left : timeout;
+}
+
+/* Serve the host and the program's output until the program has ended. Returns its wait status. */
+static int serve(int signals)
+{
+	enum {
+		AT_SIGNALS,
+		AT_EVENTS,
+		AT_FORWARD,
+		AT_CONTROL,
+		AT_OUTPUT = AT_CONTROL + CONTROL_SLOTS,
+		SLOTS = AT_OUTPUT + OUTPUT_SLOTS
+	};
+	struct pollfd slots[SLOTS];
+	for (;;) {
+		slots[AT_SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
+		slots[AT_EVENTS] = (struct pollfd){.fd = events_waiting() ? events_fd() : -1, .events = POLLOUT};
+		slots[AT_FORWARD] = (struct pollfd){.fd = link_sockets.forward, .events = POLLIN};
+		int timeout = control_watch(slots + AT_CONTROL);
+		output_watch(slots + AT_OUTPUT);
+		if (poll(slots, SLOTS, until_kill(timeout)) < 0 && errno != EINTR)
+			fail("poll: %s", strerror(errno));
+
+		struct signalfd_siginfo signal;
+		while (read(signals, &signal, sizeof signal) == (ssize_t)sizeof signal) {
+			int status = 0;
+			if (signal.ssi_signo == SIGINT)
+				stop("ctrl-alt-del");
+			else if (reap(&status))
+				return status;
+		}
+		if (stopping && clock_left(kill_at) == 0) {
+			kill(program.pid, SIGKILL);
+			kill_at = UINT64_MAX;
+		}
+		if (slots[AT_EVENTS].revents != 0)
+			events_flush();
+		if (slots[AT_FORWARD].revents != 0)
+			forward_accept(link_sockets.forward);
+		control_step(slots + AT_CONTROL);
+		output_step(slots + AT_OUTPUT);
+	}
+}
+
+/* The program has ended: deliver what it left behind, report how it ended, end the machine. */
+static _Noreturn void finish(uint64_t ended, int code, int signal)
+{
+	/* First the processes: one of them could hold the pipes open for ever. */
+	shutdown_processes();
+	output_drain();
+	shutdown_disks();
+	events_put("exit", ended, ",\"code\":%d,\"signal\":%d,\"stdout\":%" PRIu64 ",\"stderr\":%" PRIu64, code, signal,
+		   output_sent(OUTPUT_STDOUT), output_sent(OUTPUT_STDERR));
+	events_put("end", clock_now(), "");
+	shutdown_machine(&link_sockets);
+}
+
+int main(void)
+{
+	uint64_t start = clock_now();
+	char error[512];
+	if (getpid() != 1) {
+		fprintf(stderr, "fcbuild: this is a virtual machine's PID 1 and nothing else\n");
+		return 1;
+	}
+	umask(022);
+	occupy_standard_descriptors();
+	console_open();
+	int signals = receive_signals();
+
+	link_open(&link_sockets);
+	events_open(link_sockets.events);
+	events_put("init", clock_now(), ",\"contract\":%d,\"start\":%" PRIu64, CONTRACT, start);
+	if (signals < 0)
+		fail("signalfd: %s", strerror(errno));
+	read_config();
+
+	if (mounts_make(error, sizeof error) != 0)
+		fail("%s", error);
+	console_open();
+	process_never_oom();
+	if (network_up(config.hostname, error, sizeof error) != 0)
+		fail("%s", error);
+	/* Instead of restarting at once the kernel sends SIGINT. Without a keyboard there is nothing to set. */
+	reboot(RB_DISABLE_CAD);
+	events_put("mounted", clock_now(), "");
+
+	output_open(link_sockets.output, link_sockets.errors);
+	if (program_start(&config, &program, error, sizeof error) != 0)
+		fail("%s", error);
+	output_take(OUTPUT_STDOUT, program.output);
+	output_take(OUTPUT_STDERR, program.errors);
+	if (program.exec_code != 0) {
+		output_say(OUTPUT_STDERR, program.message);
+		finish(clock_now(), program.exec_code, 0);
+	}
+	events_put("exec", clock_now(), ",\"pid\":%d", (int)program.pid);
+
+	control_open(link_sockets.control, controlled);
+	int status = serve(signals);
+	uint64_t ended = clock_now();
+	if (WIFSIGNALED(status))
+		finish(ended, 128 + WTERMSIG(status), WTERMSIG(status));
+	finish(ended, WEXITSTATUS(status), 0);
+}

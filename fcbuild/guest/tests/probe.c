@@ -1,0 +1,219 @@
+/*
+ * A program to run under PID 1 in tests: it shows what it was given, and misbehaves on request.
+ * Usage: probe MODE [ARGUMENT...]
+ */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static void show(const char *key, const char *text)
+{
+	printf("%s ", key);
+	for (; *text != '\0'; text++)
+		printf("%02x", (unsigned char)*text);
+	printf("\n");
+}
+
+static void show_number(const char *key, long number)
+{
+	char text[32];
+	snprintf(text, sizeof text, "%ld", number);
+	show(key, text);
+}
+
+static void show_file(const char *key, const char *path)
+{
+	char text[4096] = "";
+	int fd = open(path, O_RDONLY);
+	ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+	text[length < 0 ? 0 : length] = '\0';
+	if (fd >= 0)
+		close(fd);
+	show(key, text);
+}
+
+static int show_all(int argc, char **argv)
+{
+	char text[4096];
+	gid_t groups[64];
+	for (int i = 0; i < argc; i++)
+		show("argv", argv[i]);
+	for (char **entry = environ; *entry != NULL; entry++)
+		show("env", *entry);
+	show("cwd", getcwd(text, sizeof text));
+	show_number("uid", getuid());
+	show_number("euid", geteuid());
+	show_number("gid", getgid());
+	show_number("egid", getegid());
+	int count = getgroups(64, groups);
+	for (int i = 0; i < count; i++)
+		show_number("group", groups[i]);
+	show_number("umask", umask(0));
+	show_number("session", getsid(0) == getpid());
+	gethostname(text, sizeof text);
+	show("hostname", text);
+	for (int fd = 0; fd < 1024; fd++) {
+		struct stat file;
+		if (fstat(fd, &file) == 0)
+			show_number("fd", fd);
+	}
+	show_file("status", "/proc/self/status");
+	show_file("oom", "/proc/self/oom_score_adj");
+	show_file("mounts", "/proc/self/mounts");
+	show_file("etc-hostname", "/etc/hostname");
+	show_file("etc-hosts", "/etc/hosts");
+	show_file("etc-resolv", "/etc/resolv.conf");
+	struct stat file;
+	if (stat("/tmp", &file) == 0)
+		show_number("tmp-mode", file.st_mode & 07777);
+	return 0;
+}
+
+/* Leave twenty orphans that end at once, and count the zombies a moment later. */
+static int orphans(void)
+{
+	for (int i = 0; i < 20; i++) {
+		if (fork() == 0) {
+			if (fork() == 0) {
+				usleep(20000);
+				_exit(7);
+			}
+			_exit(0);
+		}
+		wait(NULL);
+	}
+	usleep(300000);
+	int zombies = 0;
+	DIR *processes = opendir("/proc");
+	struct dirent *entry;
+	while (processes != NULL && (entry = readdir(processes)) != NULL) {
+		char path[300], text[512] = "";
+		snprintf(path, sizeof path, "/proc/%s/stat", entry->d_name);
+		FILE *file = atoi(entry->d_name) > 0 ? fopen(path, "r") : NULL;
+		if (file != NULL && fgets(text, sizeof text, file) != NULL && strstr(text, ") Z ") != NULL)
+			zombies++;
+		if (file != NULL)
+			fclose(file);
+	}
+	printf("zombies %d\n", zombies);
+	return 0;
+}
+
+static void trapped(int number)
+{
+	static const char text[] = "trapped\n";
+	(void)number;
+	if (write(1, text, sizeof text - 1) < 0)
+		_exit(1);
+	_exit(42);
+}
+
+/* A TCP server that reads to the end and then answers, in upper case; "hello" for an empty request. */
+static int serve(const char *address, int port)
+{
+	int listener;
+	if (strcmp(address, "6") == 0) {
+		struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_port = htons((unsigned short)port),
+					  .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+		listener = socket(AF_INET6, SOCK_STREAM, 0);
+		if (bind(listener, (struct sockaddr *)&at, sizeof at) != 0)
+			return 1;
+	} else {
+		struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port),
+					 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		listener = socket(AF_INET, SOCK_STREAM, 0);
+		if (bind(listener, (struct sockaddr *)&at, sizeof at) != 0)
+			return 1;
+	}
+	signal(SIGCHLD, SIG_IGN);
+	listen(listener, 128);
+	printf("ready\n");
+	fflush(stdout);
+	for (;;) {
+		int client = accept(listener, NULL, NULL);
+		if (client < 0 || fork() != 0) {
+			close(client);
+			continue;
+		}
+		static char bytes[1 << 22];
+		size_t length = 0;
+		ssize_t got;
+		while (length < sizeof bytes && (got = read(client, bytes + length, sizeof bytes - length)) > 0)
+			length += (size_t)got;
+		for (size_t i = 0; i < length; i++)
+			if (bytes[i] >= 'a' && bytes[i] <= 'z')
+				bytes[i] = (char)(bytes[i] - 'a' + 'A');
+		if (length == 0)
+			length = strlen(strcpy(bytes, "hello"));
+		for (size_t at = 0; at < length; at += (size_t)got)
+			if ((got = write(client, bytes + at, length - at)) < 0)
+				_exit(1);
+		_exit(0);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const char *mode = argc > 1 ? argv[1] : "show";
+	int number = argc > 2 ? atoi(argv[2]) : 0;
+	if (strcmp(mode, "exit") == 0)
+		return number;
+	if (strcmp(mode, "kill") == 0) {
+		setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+		raise(number);
+		return 0;
+	}
+	if (strcmp(mode, "orphans") == 0)
+		return orphans();
+	if (strcmp(mode, "hold") == 0) { /* a child keeps the output open for ever */
+		if (fork() == 0)
+			for (;;)
+				pause();
+		printf("held\n");
+		return 3;
+	}
+	if (strcmp(mode, "big") == 0) { /* ARGUMENT MiB of numbered lines on both streams */
+		static char bytes[1 << 20];
+		for (size_t i = 0; i < sizeof bytes; i++)
+			bytes[i] = (char)(i % 251);
+		for (int i = 0; i < number; i++)
+			for (size_t at = 0; at < sizeof bytes;) {
+				ssize_t put = write(1, bytes + at, sizeof bytes - at);
+				if (put < 0)
+					return 1;
+				at += (size_t)put;
+			}
+		return 0;
+	}
+	if (strcmp(mode, "trap") == 0 || strcmp(mode, "ignore") == 0) {
+		signal(number, strcmp(mode, "trap") == 0 ? trapped : SIG_IGN);
+		printf("ready\n");
+		fflush(stdout);
+		for (;;)
+			pause();
+	}
+	if (strcmp(mode, "serve") == 0)
+		return serve(argc > 3 ? argv[3] : "4", number);
+	if (strcmp(mode, "reopen") == 0) {
+		FILE *again = fopen("/dev/stdout", "w"), *errors = fopen("/dev/stderr", "w");
+		if (again == NULL || errors == NULL)
+			return 1;
+		fprintf(again, "again\n");
+		fprintf(errors, "wrong\n");
+		return 0;
+	}
+	return show_all(argc, argv);
+}

@@ -1,0 +1,250 @@
+"""Turn specs into recipes: what would be built, from which inputs, under which fingerprint.
+
+Pure: reads specs, contexts and our own sources; never builds, needs no engine and no network.
+A recipe's fingerprint covers its parents' fingerprints, so the whole plan is known up front.
+
+    base image ----> container image ---\\
+    toolchain --+--> init --------------+--> rootfs ---+
+                +--> kernel ----------------------------+--> boot
+                +--> kvm-host agent --------------------+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from fcbuild import context, dockerfile, fingerprint
+from fcbuild.errors import SpecError, did_you_mean
+from fcbuild.fingerprint import SHORT, Json
+from fcbuild.spec import Bootstrap, ImageSpec, KernelSpec, Specs, bootstrap
+
+Kind = Literal["base", "container", "kernel", "init", "agent", "rootfs"]
+
+# Raise a kind's number when its builder makes other bytes from the same inputs.
+SCHEMA: Mapping[Kind, int] = {
+    "base": 1,
+    "container": 1,
+    "kernel": 1,
+    "init": 1,
+    "agent": 1,
+    "rootfs": 1,
+}
+
+BOOT_CONTRACT = 1  # fcbuild/guest/BOOT_CONTRACT.md
+
+PACKAGE = Path(__file__).parent
+TOOLCHAIN = "toolchain"
+TOOLCHAIN_SPEC = PACKAGE / "build" / "toolchain.toml"
+KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One artifact to have: its inputs, and the artifacts it is made from."""
+
+    kind: Kind
+    name: str
+    inputs: Mapping[str, Json]
+    parents: tuple[Recipe, ...] = ()
+
+    @cached_property
+    def document(self) -> dict[str, Json]:
+        """The inputs with the parents' fingerprints: the pre-image of the fingerprint."""
+        parents: dict[str, Json] = {str(parent): parent.fingerprint for parent in self.parents}
+        return {**self.inputs, "parents": parents}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint.fingerprint(self.kind, SCHEMA[self.kind], self.document)
+
+    @property
+    def short(self) -> str:
+        return self.fingerprint[:SHORT]
+
+    @property
+    def tag(self) -> str:
+        """How the container engine knows the image that this recipe makes."""
+        return f"{dockerfile.LOCAL}{self.name}:{self.short}"
+
+    def parent(self, kind: Kind) -> Recipe:
+        """Return the one parent of this kind."""
+        (found,) = (parent for parent in self.parents if parent.kind == kind)
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+class Plan:
+    """The recipes of a checkout. Each is worked out once, when first asked for."""
+
+    def __init__(self, specs: Specs) -> None:
+        self.specs = specs
+        self._containers: dict[str, Recipe] = {}
+
+    @cached_property
+    def toolchain(self) -> Recipe:
+        return base(TOOLCHAIN, bootstrap(TOOLCHAIN_SPEC))
+
+    @cached_property
+    def init(self) -> Recipe:
+        """The guest's PID 1."""
+        return self._sources("init", "guest")
+
+    @cached_property
+    def agent(self) -> Recipe:
+        """The only program of an emulated KVM host."""
+        return self._sources("agent", "kvmhost")
+
+    def bootstrap(self, recipe: Recipe) -> Bootstrap:
+        """Return what a base recipe is bootstrapped from."""
+        spec = self.specs.images[recipe.name].bootstrap if recipe is not self.toolchain else None
+        return spec or bootstrap(TOOLCHAIN_SPEC)
+
+    def kernel(self, name: str) -> Recipe:
+        return kernel(self.specs.kernels[name], self.toolchain)
+
+    def container(self, name: str, _upon: tuple[str, ...] = ()) -> Recipe:
+        """The container image of images/NAME. Raises SpecError for a FROM that cannot be."""
+        if name in _upon:
+            raise SpecError([f"images that are FROM each other: {' -> '.join((*_upon, name))}"])
+        if name not in self._containers:
+            spec = self.specs.images[name]
+            if spec.bootstrap is not None:
+                self._containers[name] = base(name, spec.bootstrap)
+            else:
+                parents = [self.container(up, (*_upon, name)) for up in self.upon(name)]
+                self._containers[name] = container(spec, parents)
+        return self._containers[name]
+
+    def upon(self, name: str) -> list[str]:
+        """Return the images of images/ that NAME is built upon. Raises SpecError."""
+        spec = self.specs.images[name]
+        found: dict[str, None] = {}
+        for ref in local_references(spec):
+            if ref not in self.specs.images:
+                near = did_you_mean(ref, self.specs.images)
+                raise SpecError(
+                    [f"images/{name}/Dockerfile: {dockerfile.LOCAL}{ref}: no images/{ref}{near}"],
+                    hint=f"{dockerfile.LOCAL}NAME stands for the image NAME of images/",
+                )
+            found[ref] = None
+        return list(found)
+
+    def rootfs(self, name: str) -> Recipe:
+        return rootfs(self.specs.images[name], self.container(name), self.init, self.toolchain)
+
+    def bootable(self) -> list[str]:
+        """Return the images that become root filesystems: all but the bootstrapped bases."""
+        return [name for name, spec in self.specs.images.items() if spec.bootstrap is None]
+
+    def all(self) -> Iterable[Recipe]:
+        """Every recipe of the checkout, parents before children."""
+        yield self.toolchain
+        yield self.init
+        yield self.agent
+        yield from map(self.kernel, self.specs.kernels)
+        yield from (self.container(name) for name in self.specs.images if self._is_base(name))
+        yield from map(self.rootfs, self.bootable())
+
+    def _is_base(self, name: str) -> bool:
+        return self.specs.images[name].bootstrap is not None
+
+    def _sources(self, kind: Literal["init", "agent"], directory: str) -> Recipe:
+        root = PACKAGE / directory
+        sources = sorted([*root.glob("*.[ch]"), root / "Makefile"])
+        tree = fingerprint.tree(root, sources)
+        return Recipe(kind, directory, {"sources": tree}, (self.toolchain,))
+
+
+def base(name: str, spec: Bootstrap) -> Recipe:
+    return Recipe(
+        "base",
+        name,
+        {"suite": spec.suite, "packages": sorted(spec.packages), "arch": "amd64"},
+    )
+
+
+def container(spec: ImageSpec, parents: Iterable[Recipe]) -> Recipe:
+    return Recipe(
+        "container",
+        spec.name,
+        {
+            "context": fingerprint.tree(spec.directory, context.files(spec.directory)),
+            "args": dict(spec.build_args),
+            "target": spec.build_target,
+            "platform": "linux/amd64",
+        },
+        tuple(parents),
+    )
+
+
+def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:
+    return Recipe(
+        "kernel",
+        spec.name,
+        {
+            "arch": spec.arch,
+            "sources": [
+                {"version": source.version, "sha256": source.sha256} for source in spec.sources
+            ],
+            "fragments": {path.name: fingerprint.describe(path) for path in spec.fragments},
+            "order": [path.name for path in spec.fragments],
+        },
+        (toolchain,),
+    )
+
+
+def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, toolchain: Recipe) -> Recipe:
+    return Recipe(
+        "rootfs",
+        spec.name,
+        {
+            "boot_contract": BOOT_CONTRACT,
+            "hostname": spec.hostname,
+            "size": spec.size,
+            "free": spec.free,
+            "stop_grace": spec.stop_grace,
+        },
+        (image, init, toolchain),
+    )
+
+
+def local_references(spec: ImageSpec) -> list[str]:
+    """Return the names behind the Dockerfile's fcbuild/NAME references. Raises SpecError."""
+    if spec.bootstrap is not None:
+        return []
+    text = read_dockerfile(spec)
+    found = dockerfile.references(text, spec.build_args)
+    return [
+        dockerfile.local_name(ref.name) for ref in found if ref.name.startswith(dockerfile.LOCAL)
+    ]
+
+
+def read_dockerfile(spec: ImageSpec) -> str:
+    """Return the text of an image's Dockerfile. Raises SpecError."""
+    path = spec.directory / "Dockerfile"
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError([f"images/{spec.name}/Dockerfile: cannot be read: {error}"]) from error
+
+
+def explain(old: Json, new: Json, path: str = "") -> list[str]:
+    """Return what differs between two pre-images, one line for each key."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines: list[str] = []
+        for key in sorted(set(old) | set(new)):
+            where = f"{path}{key}"
+            if key not in old:
+                lines.append(f"added: {where}")
+            elif key not in new:
+                lines.append(f"removed: {where}")
+            else:
+                lines += explain(old[key], new[key], f"{where}/")
+        return lines
+    return [] if old == new else [f"changed: {path.rstrip('/')}"]

@@ -1,0 +1,390 @@
+"""doit's tasks: the only module, with reporter.py, that knows doit.
+
+    _toolchain -+-> _init -----+
+                |              +-> rootfs:NAME --+-> build
+    _image:NAME ---------------+                 +-> boot
+                +-> kernel:NAME -----------------+
+
+An edge that is only needed to build is a `setup` edge: a stored rootfs asks for neither engine nor
+toolchain. One that always holds is a `task_dep`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from doit import get_var
+from doit.exceptions import TaskFailed
+
+from fcbuild import progress, spec
+from fcbuild.errors import FcBuildError, SpecError, did_you_mean
+from fcbuild.plan import KVM_HOST, Plan, Recipe
+from fcbuild.store import Artifact, State, Store, link, links_to
+
+if TYPE_CHECKING:
+    from fcbuild.build.pipeline import Pipeline
+    from fcbuild.vmm.host import Host
+
+Task = dict[str, Any]
+
+# Variables of the command line, NAME=VALUE. doit would ignore, without a word, others.
+VARIABLES = {
+    "image": "which images: names and globs, separated by commas",
+    "kvm": "native or emulated: where Firecracker runs",
+}
+KVM_CHOICES = ("native", "emulated")
+
+# doit would collect what a task prints until it ends, and mix up tasks that run side by side.
+_OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
+
+
+class Project:
+    """A checkout: its specs, its store, and the tasks that follow from them.
+
+    Made on each run of doit, `doit list` too, so it reads image.toml, kernel.toml and Dockerfiles
+    and nothing else; contexts are hashed and engines asked only by the tasks that need it.
+    """
+
+    def __init__(self, root: Path, *, default_image: str) -> None:
+        check_variables(sys.argv[1:])
+        self.artifacts = root / "artifacts"
+        self.plan = Plan(spec.load(root))
+        self.store = Store(Path(os.environ.get("FCBUILD_STORE") or self.artifacts / "store"))
+        # What happened to each product in this run: built, or reused.
+        self.states: dict[str, State] = {}
+        self.skipped: dict[str, str] = {}
+        wanted = get_var("image")
+        images = self.plan.specs.images
+        self.wanted = spec.select(wanted, images, what="image")
+        self.named = wanted is not None
+        self.to_boot = self.wanted if self.named else [default_image]
+        self.kvm = get_var("kvm")
+        if self.kvm not in (None, *KVM_CHOICES):
+            near = did_you_mean(self.kvm, KVM_CHOICES)
+            raise SpecError([f"kvm={self.kvm}: expected native or emulated{near}"])
+        # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
+        for name in images:
+            self.plan.upon(name)
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        from fcbuild.build.engine import Docker
+        from fcbuild.build.pipeline import Pipeline
+
+        return Pipeline(self.plan, self.store, Docker())
+
+    @cached_property
+    def emulated(self) -> bool:
+        """Whether Firecracker will run in an emulated KVM host."""
+        from fcbuild.vmm import kvm
+
+        return self.kvm == "emulated" or (self.kvm is None and kvm.trouble() is not None)
+
+    # The tasks, in the order of `doit list`.
+
+    def build(self) -> Task:
+        images = [name for name in self.wanted if name in self.plan.bootable()]
+        bases = [name for name in self.wanted if name not in images] if self.named else []
+        kernels = {self.plan.specs.images[name].kernel for name in images}
+        return {
+            "actions": None,
+            "task_dep": [
+                *(f"kernel:{name}" for name in sorted(kernels)),
+                *(f"rootfs:{name}" for name in images),
+                *(f"_image:{name}" for name in bases),
+            ],
+        }
+
+    def boot(self) -> Task:
+        images = [name for name in self.to_boot if name in self.plan.specs.images]
+        kernels = {self.plan.specs.images[name].kernel for name in images}
+        host = [f"kernel:{KVM_HOST}", "_agent"] if self.emulated else []
+        return {
+            "actions": [partial(act, self.verify, name) for name in self.to_boot],
+            "task_dep": [
+                *(f"kernel:{name}" for name in sorted(kernels)),
+                *host,
+                *(f"rootfs:{name}" for name in images if name in self.plan.bootable()),
+            ],
+            "uptodate": [False],
+            **_OPEN,
+        }
+
+    def kernels(self) -> Iterator[Task]:
+        for name, kernel in self.plan.specs.kernels.items():
+            yield self.product(
+                name,
+                partial(self.plan.kernel, name),
+                partial(self.make_kernel, name),
+                file="vmlinux",
+                at=self.artifacts / "kernels" / name / "vmlinux",
+                setup=["_toolchain"],
+                doc=kernel.description,
+            )
+
+    def rootfses(self) -> Iterator[Task]:
+        for name in self.plan.bootable():
+            yield self.product(
+                name,
+                partial(self.plan.rootfs, name),
+                partial(self.make_rootfs, name),
+                file="rootfs.ext4",
+                at=self.artifacts / "images" / f"{name}.ext4",
+                setup=["_toolchain", "_init", f"_image:{name}"],
+                doc=self.plan.specs.images[name].description,
+                image=name,
+            )
+
+    def images(self) -> Iterator[Task]:
+        for name, image in self.plan.specs.images.items():
+            yield {
+                "name": name,
+                "doc": f"container image: {image.description}",
+                "actions": [partial(act, self.make_image, name)],
+                "setup": [f"_image:{up}" for up in self.plan.upon(name)],
+                **_OPEN,
+                "uptodate": [partial(asked, partial(self.image_held, name))],
+            }
+
+    def toolchain(self) -> Task:
+        return {
+            "actions": [partial(act, lambda: self.pipeline.toolchain() and None)],
+            **_OPEN,
+            "uptodate": [partial(asked, lambda: self.held(self.plan.toolchain))],
+        }
+
+    def program(self, recipe: Callable[[], Recipe]) -> Task:
+        def make() -> Task:
+            _, state = self.pipeline.program(recipe())
+            return self.made(recipe(), state)
+
+        return {
+            "actions": [partial(act, make)],
+            "setup": ["_toolchain"],
+            **_OPEN,
+            "uptodate": [partial(asked, lambda: self.store.find(recipe()) is not None)],
+        }
+
+    def show_plan(self) -> Task:
+        return {"actions": [partial(act, self.print_plan)], "uptodate": [False], **_OPEN}
+
+    def product(
+        self,
+        name: str,
+        recipe: Callable[[], Recipe],
+        make: Callable[[], tuple[Artifact, State]],
+        *,
+        file: str,
+        at: Path,
+        setup: list[str],
+        doc: str,
+        image: str | None = None,
+    ) -> Task:
+        """A task whose product is one file of one object of the store, with a link to it."""
+
+        def run() -> Task:
+            if image is not None and self.skip(image):
+                return {"state": "skipped", "note": self.skipped[image]}
+            artifact, state = make()
+            link(artifact, file, at)
+            return self.made(recipe(), state)
+
+        def current() -> bool:
+            found = self.store.find(recipe())
+            if found is None or not links_to(at, found, file):
+                return False
+            self.states[str(recipe())] = "stored"
+            return True
+
+        return {
+            "name": name,
+            "doc": doc,
+            "actions": [partial(act, run)],
+            "setup": setup,
+            "targets": [str(at)],
+            **_OPEN,
+            "uptodate": [partial(asked, current)],
+            "clean": [partial(at.unlink, missing_ok=True)],
+        }
+
+    # What the tasks do.
+
+    def made(self, recipe: Recipe, state: State) -> Task:
+        self.states[str(recipe)] = state
+        return {"state": state, "note": recipe.short}
+
+    def make_image(self, name: str) -> Task:
+        if self.skip(name):
+            return {"state": "skipped", "note": self.skipped[name]}
+        return self.made(self.plan.container(name), self.pipeline.container(name))
+
+    def make_kernel(self, name: str) -> tuple[Artifact, State]:
+        return self.pipeline.kernel(name)
+
+    def make_rootfs(self, name: str) -> tuple[Artifact, State]:
+        return self.pipeline.rootfs(name)
+
+    def image_held(self, name: str) -> bool:
+        return self.held(self.plan.container(name))
+
+    def held(self, recipe: Recipe) -> bool:
+        return self.pipeline.engine.has(recipe.tag)
+
+    def skip(self, name: str) -> bool:
+        """Whether to leave an image out: nobody asked for it by name, and its base is not to be
+        had here."""
+        if self.named or name in self.skipped:
+            return name in self.skipped
+        if missing := self.pipeline.unreachable(name):
+            self.skipped[name] = f"no registry answers for its base image {missing}"
+        return name in self.skipped
+
+    def verify(self, name: str) -> None:
+        from fcbuild.verify import verify
+        from fcbuild.vmm import firecracker
+
+        image = self.plan.specs.images.get(name)
+        if image is None or image.bootstrap is not None:
+            raise SpecError(
+                [f"{name} is a base for other images: it has no root filesystem to boot"],
+                hint=f"bootable: {', '.join(self.plan.bootable())}",
+            )
+        if name in self.skipped:
+            raise FcBuildError(f"{name} cannot be built here: {self.skipped[name]}")
+        vmm = firecracker.find(self.pipeline.downloads)
+        kernel, rootfs = self.plan.kernel(image.kernel), self.plan.rootfs(name)
+        host = self.host()
+        receipt_path = self.artifacts / "receipts" / f"{name}.json"
+        say = progress.say
+        say(f"booting {name} in Firecracker {vmm.version}, KVM {host.kind}")
+        receipt = verify(
+            image,
+            kernel=self.store.need(kernel),
+            rootfs=self.store.need(rootfs),
+            host=host,
+            firecracker=vmm,
+            receipt_path=receipt_path,
+        )
+        for recipe in (kernel, rootfs):
+            state = "built" if self.states.get(str(recipe)) == "built" else "reused"
+            print(f"{recipe!s:<24} {state}  {recipe.short}")
+        times = receipt.timings
+        print(
+            f"boot      {times['start_to_exec']} ms from InstanceStart to the entrypoint"
+            f" ({times['start_to_init']} ms to PID 1), {times['total']} ms in all"
+        )
+        for check in receipt.checks:
+            print(f"check     passed: {next(iter(check.values()))}: {check['detail']}")
+        if receipt.exit:
+            print(f"exit      {receipt.exit['code']} ({receipt.exit['reason']})")
+        print(f"receipt   {os.path.relpath(receipt_path)}")
+
+    def host(self) -> Host:
+        """Return where Firecracker runs. Raises ToolMissing; says so when it is emulated."""
+        from fcbuild.errors import ToolMissing
+        from fcbuild.run import need
+        from fcbuild.vmm import kvm
+        from fcbuild.vmm.native import NativeHost
+
+        trouble = kvm.trouble()
+        if not self.emulated:
+            if trouble:
+                raise ToolMissing(
+                    f"kvm=native, but KVM cannot run guests here: {trouble}",
+                    hint="leave kvm= out to boot in an emulated KVM host",
+                )
+            return NativeHost()
+        from fcbuild.build.program import BINARY
+        from fcbuild.vmm.emulated import EmulatedHost
+
+        why = f"no usable KVM ({trouble})" if trouble else "kvm=emulated"
+        progress.say(f"{why}: booting in an emulated KVM host, slower")
+        return EmulatedHost(
+            qemu=need("qemu-system-x86_64", "qemu-system-x86"),
+            kernel=self.store.need(self.plan.kernel(KVM_HOST)).file("vmlinux"),
+            agent=self.store.need(self.plan.agent).file(BINARY["agent"]),
+        )
+
+    def print_plan(self) -> None:
+        print(f"{'':<24} {'fingerprint':<12}  state")
+        for recipe in self.plan.all():
+            state = "stored" if self.store.find(recipe) else "to build"
+            print(f"{recipe!s:<24} {recipe.short}  {state}")
+
+
+def check_variables(argv: list[str]) -> None:
+    """Raise SpecError for a variable that nobody reads."""
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        if equals and not word.startswith("-") and name not in VARIABLES:
+            known = "; ".join(f"{key}= ({text})" for key, text in VARIABLES.items())
+            raise SpecError(
+                [f"unknown variable {name}={did_you_mean(name, VARIABLES)}"], hint=f"known: {known}"
+            )
+
+
+def act(function: Callable[..., Any], *args: Any) -> Any:
+    """Run what a task does; turn an error that a user can meet into doit's failure, which is
+    reported without a traceback and ends doit with status 1. Others are our bugs."""
+    try:
+        return function(*args)
+    except FcBuildError as error:
+        return TaskFailed(f"error: {error}")
+
+
+def asked(current: Callable[[], bool]) -> bool:
+    """Answer doit's "is it up to date?". An error here would end doit with a traceback, so the task
+    runs instead and meets the same error where it can be reported."""
+    try:
+        return current()
+    except FcBuildError:
+        return False
+
+
+def interruptible() -> None:
+    """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that no VM or container stays behind."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
+def test(*, unit: bool) -> Task:
+    """The task that runs the tests."""
+    places = ["tests/unit"] if unit else ["tests"]
+    return {
+        "actions": [partial(act, _python, "-m", "pytest", *places)],
+        "uptodate": [False],
+        **_OPEN,
+    }
+
+
+def lint() -> Task:
+    """The task that checks style and types."""
+    commands = [
+        ("-m", "ruff", "check", "."),
+        ("-m", "ruff", "format", "--check", "."),
+        ("-m", "mypy"),
+    ]
+    return {
+        "actions": [partial(act, _python, *command) for command in commands],
+        "uptodate": [False],
+        **_OPEN,
+    }
+
+
+def _python(*argv: str) -> Any:
+    """Run a Python tool of .venv on the terminal."""
+    from fcbuild.run import foreground
+
+    status = foreground([sys.executable, *argv])
+    return None if status == 0 else TaskFailed(f"{argv[1]} ended with status {status}")

@@ -1,0 +1,74 @@
+"""Firecracker's API over its unix socket. The only module that imports requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import requests
+import requests_unixsocket
+
+from fcbuild.errors import ApiError, VmmError
+
+TIMEOUT_S = 30.0  # for one call; an emulated host needs seconds to load a kernel
+_SHOWN = 300  # characters of an answer that is not JSON
+
+
+class Api:
+    """A client of one Firecracker. Use as a context manager."""
+
+    def __init__(self, socket: Path, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._session = requests_unixsocket.Session()
+        # A proxy from the environment has no business on a local socket.
+        self._session.trust_env = False
+        self._base = f"http+unix://{quote(str(socket), safe='')}"
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session.close()
+
+    def version(self) -> str:
+        """Return Firecracker's version. Raises ApiError, VmmError."""
+        return str(self._call("GET", "/version")["firecracker_version"])
+
+    def put(self, path: str, body: dict[str, Any]) -> None:
+        """Configure one resource. Raises ApiError with Firecracker's own fault message."""
+        self._call("PUT", path, body)
+
+    def action(self, kind: str) -> None:
+        """Ask for InstanceStart, SendCtrlAltDel or FlushMetrics."""
+        self._call("PUT", "/actions", {"action_type": kind})
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        try:
+            answer = self._session.request(
+                method, self._base + path, json=body, timeout=self._timeout_s
+            )
+        except requests.exceptions.Timeout as error:
+            raise VmmError(
+                f"Firecracker did not answer {method} {path} within {self._timeout_s:.0f} s"
+            ) from error
+        except requests.exceptions.RequestException as error:
+            raise VmmError(
+                f"Firecracker's API socket failed at {method} {path}: {error}"
+            ) from error
+        if answer.ok:
+            return answer.json() if answer.content else None
+        raise ApiError(method, path, answer.status_code, _fault(answer))
+
+
+def _fault(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["fault_message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:_SHOWN] or "(no message)"

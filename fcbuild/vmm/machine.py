@@ -1,0 +1,288 @@
+"""One microVM: owns its process, sockets and run directory from spawn to end."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
+
+from fcbuild.errors import BootTimeout, GuestExited, GuestPanic, VmmError
+from fcbuild.vmm.api import Api
+from fcbuild.vmm.config import GUEST_CID, VmConfig, for_image
+from fcbuild.vmm.host import Host, VmmLaunch, VmmProcess
+from fcbuild.vmm.link import EVENTS, STDERR, STDOUT, Broken, Ended, Event, Line, Link
+
+__all__ = ["GUEST_CID", "Exit", "Machine", "Timings"]
+
+CONSOLE_LINES = 15  # of the console, in an error
+CONSOLE_BYTES = 1 << 16  # from its end, to find them
+_CONNECT_S = 5.0  # to reach a port of the guest
+_SOCKET_RETRY_S = 0.002  # see Machine._connect_api
+
+# The stages of the boot contract that a guest goes through, in order.
+STAGES = ("kernel", "init", "mounted", "exec", "stopping", "exit", "end")
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the program ended. code: 0-255; signal: what ended it, or 0."""
+
+    code: int
+    signal: int
+
+
+@dataclass
+class Timings:
+    """Milestones, in seconds on the host's monotonic clock."""
+
+    begun: float = 0.0
+    api: float = 0.0  # Firecracker answers
+    configured: float = 0.0
+    started: float = 0.0  # InstanceStart has returned
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+class Machine:
+    """A Firecracker microVM. A context manager: leaving it ends whatever still runs.
+
+    `run_dir` is private (0700) and holds sockets and logs; its path must be short enough for a
+    unix socket. The root filesystem is written to: give it a private copy.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        firecracker: Path,
+        kernel: Path,
+        rootfs: Path,
+        vcpus: int,
+        memory_mib: int,
+        run_dir: Path,
+    ) -> None:
+        self.host = host
+        self.run_dir = run_dir
+        self.console_log = run_dir / "console.log"
+        self.output_log = run_dir / "output.log"
+        self.firecracker_log = run_dir / "firecracker.log"
+        self.timings = Timings()
+        self.events: list[Event] = []
+        self.output: list[str] = []  # lines that wait for `lines`
+        self.exit: Exit | None = None
+        self.version = ""
+        self._ended = False
+        self._fail: str | None = None
+        self._api_socket = run_dir / "api.sock"
+        vsock = run_dir / "v.sock"
+        self.config: VmConfig = for_image(
+            kernel=kernel, rootfs=rootfs, vsock=vsock, vcpus=vcpus, memory_mib=memory_mib
+        )
+        self._link = Link(vsock, self.output_log)
+        self._launch = VmmLaunch(
+            run_dir=run_dir,
+            firecracker=firecracker,
+            args=(
+                *("--api-sock", str(self._api_socket), "--id", "fcbuild"),
+                *("--log-path", str(self.firecracker_log), "--level", "Warn"),
+            ),
+            connect=(self._api_socket, vsock),
+            listen=tuple(map(self._link.path, (EVENTS, STDOUT, STDERR))),
+            logs=(self.firecracker_log,),
+            disks=((rootfs, True),),
+            files=(kernel,),
+            memory_mib=memory_mib,
+            vcpus=vcpus,
+        )
+        self._process: VmmProcess | None = None
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    @property
+    def stage(self) -> str:
+        """The last stage that the guest reported."""
+        seen = [stage for stage in STAGES if stage in self.timings.stages]
+        return seen[-1] if seen else "kernel"
+
+    def start(self, deadline: float) -> None:
+        """Spawn Firecracker, configure it and start the guest. deadline: on time.monotonic().
+
+        Raises ApiError for a call that is refused, BootFailed for the rest.
+        """
+        self.timings.begun = time.monotonic()
+        # Before Firecracker 1.14 the log file has to be there already.
+        self.firecracker_log.touch(mode=0o600)
+        self._process = self.host.spawn(self._launch)
+        self._link.watch(self._process.pid)
+        self._await_api(deadline)
+        with Api(self._api_socket, timeout_s=max(1.0, deadline - time.monotonic())) as api:
+            try:
+                self.version = api.version()
+                self.timings.api = time.monotonic()
+                for path, body in self.config.calls():
+                    api.put(path, body)
+                self.timings.configured = time.monotonic()
+                api.action("InstanceStart")
+                self.timings.started = time.monotonic()
+            except VmmError as error:
+                if type(error) is VmmError:
+                    # The socket broke: Firecracker's end is the reason, and says more.
+                    self._take_until(time.monotonic() + 1.0)
+                    if self._ended:
+                        self._raise_end("starting the guest")
+                raise
+
+    def wait_for(self, stage: str, deadline: float) -> None:
+        """Wait for a stage. Raises BootTimeout, GuestPanic or GuestExited with the evidence."""
+        while stage not in self.timings.stages:
+            if self._ended or self._fail:
+                self._raise_end(f"waiting for {stage!r}")
+            if not self._take(deadline):
+                self._raise(BootTimeout, f"no {stage!r} event came in time")
+
+    def wait_for_more(self, deadline: float) -> bool:
+        """Wait until the guest says anything; return False at the deadline or after its end."""
+        return not self._ended and self._take(deadline)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the VM is gone, and everything that it sent has been read."""
+        return self._ended
+
+    def forward(self, port: int, deadline: float) -> socket.socket:
+        """Connect to a TCP port in the guest. Raises ConnectionError, VmmError."""
+        return self._link.forward(port, _left(deadline))
+
+    def stop(self, deadline: float) -> None:
+        """Ask PID 1 to stop the program and wait for the VM's end. Raises BootFailed, VmmError."""
+        if not self._ended and "exit" not in self.timings.stages:
+            try:
+                self._link.control("stop", _left(deadline))
+            except VmmError:
+                # It may have ended by itself a moment ago; only if it has not is this an error.
+                self._take_until(time.monotonic() + 1.0)
+                if not self._ended:
+                    raise
+        self.wait_for_end(deadline)
+
+    def wait_for_end(self, deadline: float) -> None:
+        """Wait until the VM is gone. Raises BootTimeout; GuestPanic if it ended by a panic."""
+        while not self._ended:
+            if not self._take(deadline):
+                self._raise(BootTimeout, "the VM did not end in time")
+        if self.exit is None or self._fail:
+            self._raise_end("waiting for the end")
+        assert self._process is not None
+        status = self._process.wait(_left(deadline))
+        if status:
+            self._raise(GuestExited, f"Firecracker ended with status {status}")
+
+    def end(self) -> None:
+        """End the process, at once; safe to call at any time and twice."""
+        if self._process:
+            self._process.end()
+        self._link.close()
+
+    def console(self) -> list[str]:
+        """Return the last lines of the guest's console."""
+        return last_lines(self.console_log) or last_lines(self.firecracker_log)
+
+    def _await_api(self, deadline: float) -> None:
+        # Between bind and listen Firecracker's socket is there and refuses, and no event tells
+        # when that is over, so it is tried again; an end of the process is noticed in between.
+        while True:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(str(self._api_socket))
+                    return
+                except (FileNotFoundError, ConnectionRefusedError):
+                    pass
+            self._take(time.monotonic() + _SOCKET_RETRY_S)
+            if self._ended:
+                self._raise_end("waiting for the API socket")
+            if time.monotonic() > deadline:
+                self._raise(BootTimeout, "Firecracker's API socket did not come up")
+
+    def _take(self, deadline: float) -> bool:
+        """Handle the next item from the guest; return False when none came by the deadline."""
+        if self._ended:
+            return False
+        try:
+            item = self._link.items.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return False
+        if isinstance(item, Event):
+            self._event(item)
+        elif isinstance(item, Line):
+            self.output.append(item.text)
+        elif isinstance(item, Broken):
+            self._fail = self._fail or f"the guest broke the boot contract: {item.what}"
+        elif isinstance(item, Ended):
+            self._ended = True
+        return True
+
+    def _take_until(self, deadline: float) -> None:
+        while self._take(deadline):
+            pass
+
+    def _event(self, event: Event) -> None:
+        self.events.append(event)
+        self.timings.stages.setdefault(event.name, event.at)
+        if event.name == "exit":
+            code, signal = event.fields.get("code"), event.fields.get("signal")
+            if type(code) is int and type(signal) is int and 0 <= code <= 255:
+                self.exit = Exit(code, signal)
+            else:
+                self._fail = "the guest broke the boot contract: an exit event without a code"
+        elif event.name == "fail":
+            self._fail = (
+                f"PID 1 gave up at {event.fields.get('stage')}: {event.fields.get('error')}"
+            )
+
+    def _raise_end(self, doing: str) -> NoReturn:
+        console = self.console()
+        trouble = self._process.trouble() if self._process else None
+        if panic := next((line for line in console if "Kernel panic" in line), None):
+            self._raise(GuestPanic, f"the guest panicked while {doing}: {panic.strip()}")
+        if self._fail:
+            self._raise(GuestExited, self._fail)
+        if self.exit:
+            self._raise(GuestExited, f"the program ended with status {self.exit.code}, {doing}")
+        self._raise(GuestExited, f"the VM ended while {doing}{f': {trouble}' if trouble else ''}")
+
+    def _raise(
+        self, kind: type[BootTimeout] | type[GuestExited] | type[GuestPanic], what: str
+    ) -> NoReturn:
+        raise kind(what, stage=self.stage, console=self.console(), run_dir=self.run_dir)
+
+
+def last_lines(path: Path) -> list[str]:
+    """Return the last lines of a log, made printable: a guest's console may hold anything."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - CONSOLE_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [
+        "".join(c for c in line if c.isprintable() or c == "\t").rstrip()
+        for line in text.splitlines()
+    ]
+    return [line for line in lines if line][-CONSOLE_LINES:]
+
+
+def _left(deadline: float) -> float:
+    return min(_CONNECT_S, max(0.1, deadline - time.monotonic()))

@@ -1,0 +1,584 @@
+"""PID 1 as a whole, in namespaces of this machine: what the program gets, and what the host hears.
+
+A test build takes unix sockets (`LINK_UNIX_DIR`) in place of vsock, named as Firecracker does.
+`reboot` in a PID namespace ends the namespace's PID 1 with SIGHUP, which is how a boot ends here.
+Needs root, unshare(1) and a C compiler that links statically.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+GUEST = Path(__file__).resolve().parents[2] / "fcbuild" / "guest"
+EVENTS, STDOUT, STDERR, CONTROL, FORWARD = 10240, 10241, 10242, 10250, 10251
+BOOT_SECONDS = 30
+
+# The namespace's first process: a root of its own on tmpfs (PID 1 remounts it read-only at the
+# end), a /dev that is not this machine's, and then PID 1 in its place.
+SETUP = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs root "$1/root"
+cp -a "$1/image/." "$1/root/"
+mkdir -p "$1/root/dev" "$1/root/.link"
+mount -t tmpfs dev "$1/root/dev"
+mknod -m 666 "$1/root/dev/null" c 1 3
+touch "$1/root/dev/console"
+mount --bind "$1/console" "$1/root/dev/console"
+mount --bind "$1/link" "$1/root/.link"
+exec chroot "$1/root" /.fcbuild/init
+"""
+UNSHARE = [
+    "unshare",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount",
+    "--net",
+    "--uts",
+    "--ipc",
+    "--cgroup",
+]
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """The test build of PID 1, the program for tests, and the same program linked dynamically."""
+
+    init: Path
+    probe: Path
+    dynamic_probe: Path
+
+
+@pytest.fixture(scope="module")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> Binaries:
+    """Compile once, or skip with the reason."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare(1)")
+    compiler = shutil.which("musl-gcc") or shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or shutil.which("make") is None:
+        pytest.skip("no C compiler or no make on this machine")
+    if subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine does not allow namespaces")
+    out = tmp_path_factory.mktemp("guest")
+    built = Binaries(out / "init", out / "probe", out / "dynamic-probe")
+    probe = str(GUEST / "tests" / "probe.c")
+    commands = (
+        [compiler, "-D_GNU_SOURCE", "-static", "-o", str(built.probe), probe],
+        [compiler, "-D_GNU_SOURCE", "-o", str(built.dynamic_probe), probe],
+        [
+            "make",
+            "-s",
+            "-C",
+            str(GUEST),
+            f"OUT={out}",
+            f"CC={compiler}",
+            'EXTRA_CFLAGS=-DLINK_UNIX_DIR=\\"/.link\\"',
+        ],
+    )
+    for command in commands:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if result.returncode != 0 and "-lc" in result.stderr:
+            pytest.skip("no static libc on this machine")
+        assert result.returncode == 0, result.stderr
+    return built
+
+
+def boot_config(
+    argv: Sequence[str | bytes] = ("/probe",),
+    env: Sequence[str] = (),
+    groups: Sequence[int] = (),
+    **values: str,
+) -> bytes:
+    """Write a boot config; `values` replaces the keys that occur once, `_` standing for `-`."""
+    single = {
+        "workdir": "/",
+        "uid": "0",
+        "gid": "0",
+        "hostname": "probe-vm",
+        "stop-signal": "15",
+        "stop-grace-ms": "10000",
+    }
+    single |= {key.replace("_", "-"): value for key, value in values.items()}
+    records: list[tuple[str, bytes]] = []
+    records += [("argv", item if isinstance(item, bytes) else item.encode()) for item in argv]
+    records += [("env", item.encode()) for item in env]
+    records += [("group", str(item).encode()) for item in groups]
+    records += [(key, value.encode()) for key, value in single.items()]
+    records.append(("end", b""))
+    return b"fcbuild-boot 1\n" + b"".join(
+        b"%s %d\n%s\n" % (k.encode(), len(v), v) for k, v in records
+    )
+
+
+@dataclass
+class Stream:
+    """One port the host listens on: what has arrived, until the guest ends it."""
+
+    listener: socket.socket
+    reads: bool = True
+    kept: socket.socket | None = None
+    data: bytearray = field(default_factory=bytearray)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def serve(self) -> None:
+        """Take one connection and read it to its end, or keep it unread."""
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:
+            return
+        if not self.reads:
+            self.kept = connection
+            return
+        with closing(connection):
+            while chunk := connection.recv(1 << 20):
+                self.data += chunk
+        self.ended.set()
+
+
+class Guest:
+    """One boot, and the host's side of its link."""
+
+    def __init__(self, binaries: Binaries, directory: Path) -> None:
+        self.directory = directory
+        self.image = directory / "image"
+        self.streams: dict[int, Stream] = {}
+        self.connections: list[socket.socket] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        for name in ("image/.fcbuild", "root", "link"):
+            (directory / name).mkdir(parents=True)
+        (directory / "console").touch()
+        shutil.copy(binaries.init, self.image / ".fcbuild" / "init")
+        shutil.copy(binaries.probe, self.image / "probe")
+
+    def socket_path(self, port: int) -> str:
+        """Where the port is; relative to the working directory, as sun_path is short."""
+        return os.path.relpath(self.directory / "link" / f"v.sock_{port}")
+
+    def start(
+        self,
+        config: bytes,
+        listen: Sequence[int] = (EVENTS, STDOUT, STDERR),
+        unread: Sequence[int] = (),
+    ) -> None:
+        """Boot with the given ports open on the host."""
+        (self.image / ".fcbuild" / "boot").write_bytes(config)
+        for port in listen:
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(self.socket_path(port))
+            listener.listen()
+            self.streams[port] = Stream(listener, reads=port not in unread)
+            threading.Thread(target=self.streams[port].serve, daemon=True).start()
+        self.process = subprocess.Popen([*UNSHARE, "sh", "-c", SETUP, "sh", str(self.directory)])
+
+    def wait(self) -> None:
+        """Wait for the end of the boot, which has to be a reboot."""
+        assert self.process is not None
+        assert self.process.wait(BOOT_SECONDS) == -signal.SIGHUP, self.console()
+        for stream in self.streams.values():
+            if stream.reads:
+                stream.listener.close()
+                assert stream.ended.wait(5)
+
+    def run(self, config: bytes, **options: Sequence[int]) -> None:
+        """Boot and wait for the end."""
+        self.start(config, **options)
+        self.wait()
+
+    def output(self, port: int = STDOUT) -> bytes:
+        """What has come out of a port so far."""
+        return bytes(self.streams[port].data)
+
+    def console(self) -> bytes:
+        """What is on the console."""
+        return (self.directory / "console").read_bytes()
+
+    def events(self) -> list[dict[str, object]]:
+        """All events so far."""
+        return [json.loads(line) for line in self.output(EVENTS).splitlines()]
+
+    def event(self, name: str) -> dict[str, object]:
+        """The one event of that name."""
+        (found,) = (event for event in self.events() if event["event"] == name)
+        return found
+
+    def await_output(self, text: bytes, port: int = STDOUT) -> None:
+        """Wait until a text has come out."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while text not in self.streams[port].data:
+            assert time.monotonic() < deadline, (text, self.output(port), self.console())
+            time.sleep(0.005)
+
+    def connect(self, port: int) -> socket.socket:
+        """Connect to one of the guest's ports."""
+        connection = socket.socket(socket.AF_UNIX)
+        self.connections.append(connection)
+        connection.settimeout(BOOT_SECONDS)
+        connection.connect(self.socket_path(port))
+        return connection
+
+    def ask(self, line: bytes, port: int = CONTROL) -> bytes:
+        """Send one line, if any, and read the answer to its end."""
+        with closing(self.connect(port)) as connection:
+            if line:
+                connection.sendall(line)
+            return read_all(connection)
+
+    def pid1(self) -> int:
+        """This machine's number of the guest's PID 1."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return int(children.split()[0])
+
+    def close(self) -> None:
+        """End what still runs, and close every socket."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for stream in self.streams.values():
+            stream.listener.close()
+            if stream.kept is not None:
+                stream.kept.close()
+        for connection in self.connections:
+            connection.close()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Read to the end; a reset is one, too."""
+    data = b""
+    try:
+        while chunk := connection.recv(1 << 16):
+            data += chunk
+    except ConnectionResetError:
+        pass
+    return data
+
+
+@pytest.fixture
+def guest(binaries: Binaries, tmp_path: Path) -> Iterator[Guest]:
+    """An unbooted guest whose image holds /probe only."""
+    made = Guest(binaries, tmp_path)
+    yield made
+    made.close()
+
+
+def shown(output: bytes) -> dict[str, list[bytes]]:
+    """What `probe show` printed: the values of each key in order."""
+    values: dict[str, list[bytes]] = {}
+    for line in output.splitlines():
+        key, _, value = line.partition(b" ")
+        values.setdefault(key.decode(), []).append(bytes.fromhex(value.decode()))
+    return values
+
+
+def test_what_the_program_gets(guest: Guest) -> None:
+    """Arguments, environment, identity, directory and signals are as the config says."""
+    argv: list[str | bytes] = [
+        "probe",
+        "show",
+        "",
+        "two words",
+        "line\nbreak\n",
+        "'\"$x`",
+        b"\xff\xfe",
+    ]
+    env = ["Z=last first", "PATH=/nowhere:/:/bin", "A=", "M=a=b\nc", "A=again"]
+    guest.run(boot_config(argv, env, [44, 7, 2000], workdir="/srv/deep/er", uid="1234", gid="5678"))
+    values = shown(guest.output())
+    assert values["argv"] == [item if isinstance(item, bytes) else item.encode() for item in argv]
+    assert values["env"] == [item.encode() for item in env]
+    assert values["cwd"] == [b"/srv/deep/er"]
+    assert values["uid"] == values["euid"] == [b"1234"]
+    assert values["gid"] == values["egid"] == [b"5678"]
+    assert sorted(values["group"]) == [b"2000", b"44", b"7"]
+    assert values["fd"] == [b"0", b"1", b"2"]
+    assert values["umask"] == [b"%d" % 0o022]
+    assert values["session"] == [b"1"]
+    assert values["hostname"] == [b"probe-vm"]
+    assert values["oom"] == [b"0\n"]
+    status = dict(
+        line.split(b":\t", 1) for line in values["status"][0].splitlines() if b":\t" in line
+    )
+    assert status[b"SigBlk"] == status[b"SigIgn"] == status[b"SigCgt"] == b"0" * 16
+    assert status[b"CapEff"] == b"0" * 16
+    assert guest.output(STDERR) == b""
+    assert guest.event("exit")["code"] == 0
+
+
+def test_the_system_around_it(guest: Guest) -> None:
+    """Mounts, /tmp and the files of /etc are there; what the image brought is left alone."""
+    (guest.image / "etc").mkdir()
+    (guest.image / "etc" / "hosts").write_text("10.0.0.1 mine\n")
+    (guest.image / "etc" / "resolv.conf").touch()
+    guest.run(boot_config())
+    values = shown(guest.output())
+    mounts = {line.split()[1]: line.split() for line in values["mounts"][0].decode().splitlines()}
+    for target in ("/proc", "/sys"):
+        assert {"nosuid", "nodev", "noexec"} <= set(mounts[target][3].split(","))
+    assert mounts["/dev/pts"][2] == "devpts" and "ptmxmode=666" in mounts["/dev/pts"][3]
+    assert mounts["/dev/shm"][2] == "tmpfs"
+    assert mounts["/dev/mqueue"][2] == "mqueue"
+    assert mounts["/run"][2] == "tmpfs" and "mode=755" in mounts["/run"][3]
+    assert mounts["/sys/fs/cgroup"][2] == "cgroup2"
+    assert "nosuid" in mounts["/dev"][3].split(",")
+    assert values["tmp-mode"] == [b"%d" % 0o1777]
+    assert values["etc-hostname"] == [b"probe-vm\n"]
+    assert values["etc-hosts"] == [b"10.0.0.1 mine\n"]
+    assert values["etc-resolv"][0].startswith(b"#")
+    assert guest.console() == b""
+
+
+def test_events(guest: Guest) -> None:
+    """The events of a plain boot come in order, with rising times and the bytes of the output."""
+    guest.run(boot_config(["/probe", "reopen"], uid="1000", gid="1000"))
+    events = guest.events()
+    assert [event["event"] for event in events] == ["init", "mounted", "exec", "exit", "end"]
+    times = [int(str(event["t"])) for event in events]
+    assert times == sorted(times)
+    assert events[0]["contract"] == 1 and events[0]["start"] <= events[0]["t"]  # type: ignore[operator]
+    assert guest.output() == b"again\n"
+    assert guest.output(STDERR) == b"wrong\n"
+    exit_event = {key: value for key, value in guest.event("exit").items() if key != "t"}
+    assert exit_event == {"event": "exit", "code": 0, "signal": 0, "stdout": 6, "stderr": 6}
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "number"),
+    [
+        (["/probe", "exit", "0"], 0, 0),
+        (["/probe", "exit", "201"], 201, 0),
+        (["/probe", "kill", "6"], 134, 6),
+        (["/probe", "kill", "9"], 137, 9),
+        (["/probe", "kill", "15"], 143, 15),
+    ],
+)
+def test_exit_codes(guest: Guest, argv: list[str], code: int, number: int) -> None:
+    """The exit event has the program's status as a shell would have it."""
+    guest.run(boot_config(argv))
+    assert (guest.event("exit")["code"], guest.event("exit")["signal"]) == (code, number)
+
+
+@pytest.mark.parametrize(
+    ("argv", "workdir", "code", "message"),
+    [
+        (["/missing"], "/", 127, "/missing: No such file or directory"),
+        (["missing"], "/", 127, "missing: not found in PATH"),
+        ([""], "/", 127, "an empty name: not found in PATH"),
+        (["/etc"], "/", 126, "/etc: Permission denied"),
+        (["/etc/data"], "/", 126, "/etc/data: Permission denied"),
+        (["/etc/data/x"], "/", 126, "/etc/data/x: Not a directory"),
+        (["/etc/text"], "/", 126, "/etc/text: Exec format error"),
+        (["/etc/script"], "/", 127, "/etc/script exists, but its interpreter /no/such is missing"),
+        (["/dynamic"], "/", 127, "/dynamic exists, but its interpreter /"),
+        (["/probe"], "/etc/data", 126, "working directory /etc/data: Not a directory"),
+    ],
+)
+def test_what_cannot_be_executed(
+    guest: Guest,
+    binaries: Binaries,
+    argv: list[str],
+    workdir: str,
+    code: int,
+    message: str,
+) -> None:
+    """A program that does not start is an exit with one line on its standard error, and no exec."""
+    (guest.image / "etc").mkdir()
+    (guest.image / "etc" / "data").write_text("x")
+    for name, text in (("text", "no program\n"), ("script", "#!/no/such -x\n")):
+        (guest.image / "etc" / name).write_text(text)
+        (guest.image / "etc" / name).chmod(0o755)
+    shutil.copy(binaries.dynamic_probe, guest.image / "dynamic")
+    guest.run(boot_config(argv, workdir=workdir))
+    assert guest.output(STDERR).decode().startswith(f"fcbuild: {message}")
+    assert guest.output(STDERR).count(b"\n") == 1
+    assert guest.event("exit")["code"] == code
+    assert [event["event"] for event in guest.events()] == ["init", "mounted", "exit", "end"]
+
+
+def test_orphans_are_reaped(guest: Guest) -> None:
+    """Orphans do not stay as zombies."""
+    guest.run(boot_config(["/probe", "orphans"]))
+    assert guest.output() == b"zombies 0\n"
+
+
+def test_an_orphan_that_holds_the_output(guest: Guest) -> None:
+    """A process that outlives the program does not keep the machine up."""
+    started = time.monotonic()
+    guest.run(boot_config(["/probe", "hold"]))
+    assert guest.output() == b"held\n"
+    assert guest.event("exit")["code"] == 3
+    assert time.monotonic() - started < 5
+
+
+def test_large_output(guest: Guest) -> None:
+    """100 MiB arrive whole."""
+    guest.run(boot_config(["/probe", "big", "100"]))
+    block = bytes(i % 251 for i in range(1 << 20))
+    assert guest.output() == block * 100
+    assert guest.event("exit")["stdout"] == 100 << 20
+
+
+def test_stop_by_control(guest: Guest) -> None:
+    """`stop` sends the image's stop signal."""
+    guest.start(boot_config(["/probe", "trap", "3"], stop_signal="3"))
+    guest.await_output(b"ready\n")
+    assert guest.ask(b"stop\n") == b"ok\n"
+    guest.wait()
+    stopping = guest.event("stopping")
+    assert (stopping["signal"], stopping["by"]) == (3, "control")
+    assert guest.event("exit")["code"] == 42
+    assert guest.output() == b"ready\ntrapped\n"
+
+
+def test_stop_by_ctrl_alt_del(guest: Guest) -> None:
+    """SIGINT to PID 1 means stop; a program that ignores it is killed after the grace period."""
+    guest.start(boot_config(["/probe", "ignore", "15"], stop_grace_ms="300"))
+    guest.await_output(b"ready\n")
+    os.kill(guest.pid1(), signal.SIGINT)
+    guest.wait()
+    assert guest.event("stopping")["by"] == "ctrl-alt-del"
+    assert guest.event("exit")["code"] == 137
+    grace = guest.event("exit")["t"] - guest.event("stopping")["t"]  # type: ignore[operator]
+    assert 300e6 <= grace < 1500e6
+
+
+def test_control_requests(guest: Guest) -> None:
+    """Signals are passed on; hostile lines are answered and change nothing."""
+    guest.start(boot_config(["/probe", "trap", "10"]))
+    guest.await_output(b"ready\n")
+    for line in (b"signal 0\n", b"signal 65\n", b"signal\n", b"\n", b"\xff\0\n", b"stop now\n"):
+        assert guest.ask(line) == b"error unknown request\n", line
+    assert guest.ask(b"x" * 1000) == b"error the line is too long\n"
+    silent = [guest.connect(CONTROL) for _ in range(20)]
+    assert guest.ask(b"signal 28\n") == b"ok\n"  # after the first ones have timed out
+    assert read_all(silent[0]) == b"error no line in time\n"
+    for connection in silent:
+        connection.close()
+    assert guest.ask(b"signal 10\n") == b"ok\n"
+    guest.wait()
+    assert guest.event("exit")["code"] == 42
+    assert not [event for event in guest.events() if event["event"] == "stopping"]
+
+
+@pytest.mark.parametrize("family", ["4", "6"])
+def test_forward(guest: Guest, family: str) -> None:
+    """Bytes flow both ways, many at once, and the client may end its direction first."""
+    guest.start(boot_config(["/probe", "serve", "8080", family]))
+    guest.await_output(b"ready\n")
+    body = b"some lower case bytes " * 150000
+    answers: list[bytes] = []
+
+    def fetch() -> None:
+        with closing(guest.connect(FORWARD)) as connection:
+            connection.sendall(b"tcp 8080\n" + body)
+            connection.shutdown(socket.SHUT_WR)
+            answers.append(read_all(connection))
+
+    clients = [threading.Thread(target=fetch) for _ in range(8)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert answers == [b"ok\n" + body.upper()] * 8
+    assert guest.ask(b"tcp 8081\n", FORWARD) == b"error ECONNREFUSED\n"
+    for line in (b"tcp 0\n", b"udp 80\n", b"\n", b"x" * 64):
+        assert guest.ask(line, FORWARD) == b"error EINVAL\n", line
+    assert guest.ask(b"tcp", FORWARD) == b"error ETIMEDOUT\n"
+    guest.ask(b"signal 9\n")
+    guest.wait()
+
+
+def test_forward_limit(guest: Guest) -> None:
+    """The 65th forward at once is refused, and room is free again when one has ended."""
+    guest.start(boot_config(["/probe", "serve", "80"]))
+    guest.await_output(b"ready\n")
+    held = []
+    for _ in range(64):
+        connection = guest.connect(FORWARD)
+        connection.sendall(b"tcp 80\n")
+        assert connection.recv(3) == b"ok\n"
+        held.append(connection)
+    assert guest.ask(b"", FORWARD) == b"error EAGAIN\n"
+    held[0].shutdown(socket.SHUT_WR)
+    assert read_all(held[0]) == b"hello"
+    deadline = time.monotonic() + 5
+    while (
+        answer := guest.ask(b"tcp 81\n", FORWARD)
+    ) == b"error EAGAIN\n" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert answer == b"error ECONNREFUSED\n"
+    guest.ask(b"signal 9\n")
+    guest.wait()
+
+
+def test_no_host(guest: Guest) -> None:
+    """Where nobody listens the output is on the console."""
+    guest.run(boot_config(["/probe", "reopen"]), listen=())
+    assert sorted(guest.console().splitlines()) == [b"again", b"wrong"]
+
+
+def test_a_host_that_goes_away(guest: Guest) -> None:
+    """When the host closes its side the rest goes to the console; the program sees nothing."""
+    guest.start(boot_config(["/probe", "big", "3"]), unread=[STDOUT])
+    deadline = time.monotonic() + BOOT_SECONDS
+    while guest.streams[STDOUT].kept is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.2)
+    kept = guest.streams[STDOUT].kept
+    assert kept is not None
+    kept.close()
+    guest.wait()
+    assert guest.event("exit")["code"] == 0
+    assert len(guest.console()) + guest.event("exit")["stdout"] == 3 << 20  # type: ignore[operator]
+
+
+def test_a_host_that_does_not_read(guest: Guest) -> None:
+    """It slows the program down, but PID 1 still answers and still ends the machine."""
+    guest.start(boot_config(["/probe", "big", "100"], stop_signal="9"), unread=[STDOUT])
+    while not any(event["event"] == "exec" for event in guest.events()):
+        time.sleep(0.005)
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert guest.ask(b"stop\n") == b"ok\n"
+    guest.wait()
+    assert time.monotonic() - started < 4
+    assert guest.event("exit")["code"] == 137
+    assert b"did not take all of the output" in guest.console()
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        (b"", "/.fcbuild/boot: this is not a boot config"),
+        (b"fcbuild-boot 2\nend 0\n\n", "/.fcbuild/boot: its version is not 1"),
+        (b"fcbuild-boot 1\nargx 1\na\nend 0\n\n", "/.fcbuild/boot: record 1: unknown key argx"),
+        (b"x" * 300000, "/.fcbuild/boot: it is larger than 262144 bytes"),
+    ],
+    ids=["empty", "version", "key", "size"],
+)
+def test_a_bad_config(guest: Guest, config: bytes, error: str) -> None:
+    """PID 1 says what is wrong on the console and as an event, and ends the machine."""
+    guest.run(config)
+    assert guest.event("fail")["error"] == error
+    assert guest.event("fail")["stage"] == "init"
+    assert guest.events()[-1]["event"] == "end"
+
+
+def test_largest_config(guest: Guest) -> None:
+    """A config of 4,096 records within 262,144 bytes is passed on whole."""
+    argv = ["/probe", "show"] + ["x" * 50] * 4088
+    guest.run(boot_config(argv))
+    assert shown(guest.output())["argv"] == [item.encode() for item in argv]
