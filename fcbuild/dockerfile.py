@@ -15,11 +15,15 @@ LOCAL = "fcbuild/"  # the namespace of our own images
 
 _ESCAPE = re.compile(r"\s*#\s*escape\s*=\s*([\\`])\s*$", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"\s*#\s*[A-Za-z]+\s*=")
-_HEREDOC = re.compile(r"<<(-?)(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\2")
+# A word of its own: $((1<<N)) is none.
+_HEREDOC = re.compile(r"(?<!\S)\d*<<(-?)(['\"]?)([^\s<'\"]+)\2(?!\S)")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::([-+])([^}]*))?\})")
 _FROM = re.compile(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
-_ARG = re.compile(r"\s*ARG\s+(\w+)(?:=(\S*))?", re.IGNORECASE)
+_ARG = re.compile(r"\s*ARG\s", re.IGNORECASE)
+_ARG_VALUE = re.compile(r"\s(\w+)(?:=(\"[^\"]*\"|'[^']*'|\S*))?")
+_FLAGS = re.compile(r"\s*(?:COPY|RUN)((?:\s+--\S+)*)", re.IGNORECASE)
 _FLAG_FROM = re.compile(r"--from=(\S+)|--mount=\S*?\bfrom=([^,\s]+)", re.IGNORECASE)
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")  # str.splitlines knows more line ends than the engine
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,10 @@ def references(text: str, build_args: Mapping[str, str]) -> list[Reference]:
     found: list[Reference] = []
     seen_from = False
     for start, line in _instructions(text):
-        if (arg := _ARG.match(line)) and not seen_from:
-            default = _expand((arg[2] or "").strip("'\""), defaults)
-            defaults[arg[1]] = build_args.get(arg[1], default)
+        if (word := _ARG.match(line)) and not seen_from:
+            for arg in _ARG_VALUE.finditer(line, word.end() - 1):
+                default = _expand((arg[2] or "").strip("'\""), defaults)
+                defaults[arg[1]] = build_args.get(arg[1], default)
         elif match := _FROM.match(line):
             seen_from = True
             name = _expand(match[1], defaults)
@@ -48,8 +53,8 @@ def references(text: str, build_args: Mapping[str, str]) -> list[Reference]:
                 found.append(Reference(name, start + match.start(1), start + match.end(1)))
             if match[2]:
                 stages.add(match[2].lower())
-        else:
-            for flag in _FLAG_FROM.finditer(line):
+        elif flags := _FLAGS.match(line):
+            for flag in _FLAG_FROM.finditer(line, flags.start(1), flags.end(1)):
                 group = 1 if flag[1] else 2
                 name = flag[group]
                 # A number is an earlier stage by position.
@@ -80,7 +85,7 @@ def _instructions(text: str) -> Iterator[tuple[int, str]]:
     start, parts = 0, ""
     heredocs: list[tuple[str, bool]] = []
     directives = True
-    for line in text.splitlines(keepends=True):
+    for line in _LINE.findall(text):
         begin, offset = offset, offset + len(line)
         if directives:
             if match := _ESCAPE.match(line):
@@ -99,7 +104,8 @@ def _instructions(text: str) -> Iterator[tuple[int, str]]:
         if not parts:
             start = begin
         stripped = line.rstrip()
-        if stripped.endswith(escape):
+        # An escaped escape continues nothing, as the engine has it.
+        if stripped.endswith(escape) and not stripped.endswith(2 * escape):
             parts += stripped[:-1] + " " * (len(line) - len(stripped) + 1)
             continue
         parts += line

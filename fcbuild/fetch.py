@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import tempfile
 import urllib.error
 import urllib.request
@@ -47,6 +48,7 @@ def obtain(what: str, sources: Sequence[Source], downloads: Path) -> tuple[Path,
     for source in sources:
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=downloads) as scratch:
             arrived = Path(scratch, "file")
+            arrived.touch()  # ours, also where a container's root writes it
             try:
                 with progress.step(f"fetching {what} from {source.title}"):
                     source.fetch(arrived)
@@ -73,6 +75,8 @@ def obtain(what: str, sources: Sequence[Source], downloads: Path) -> tuple[Path,
 
 def download(url: str, to: Path) -> None:
     """Download a URL (https only, redirects too) to a file. Raises SourceError."""
+    if not url.startswith("https://"):
+        raise SourceError(f"{url} is not https")
     try:
         with (
             urllib.request.build_opener(_HttpsOnly).open(url, timeout=CONNECT_TIMEOUT_S) as answer,
@@ -89,7 +93,7 @@ def download(url: str, to: Path) -> None:
                 progress.detail(f"{done >> 20} MiB{part}")
     except urllib.error.HTTPError as error:
         raise SourceError(f"{url} answers {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise SourceError(f"{url} cannot be fetched: {reason}") from error
 

@@ -43,7 +43,8 @@ def tree(root: Path, paths: Iterable[Path]) -> Json:
     """
     described: dict[str, Json] = {}
     for path in paths:
-        name = os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
+        data = os.fsencode(path.relative_to(root)).replace(b"\\", b"\\\\")
+        name = data.decode("utf-8", "backslashreplace")
         described[name] = describe(path)
     return described
 

@@ -229,7 +229,8 @@ def read_dockerfile(spec: ImageSpec) -> str:
     """Return the text of an image's Dockerfile. Raises SpecError."""
     path = spec.directory / "Dockerfile"
     try:
-        return path.read_text(encoding="utf-8")
+        # Not read_text: line ends stay as they are. The engine skips a byte order mark too.
+        return path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError([f"images/{spec.name}/Dockerfile: cannot be read: {error}"]) from error
 

@@ -46,11 +46,14 @@ def step(title: str) -> Iterator[None]:
     """Announce a step that takes long, and how long it took once it is done."""
     say(f"{title} ...")
     current = _Step(title)
+    outer = _steps.get(threading.get_ident())
     _steps[threading.get_ident()] = current
     try:
         yield
     finally:
         del _steps[threading.get_ident()]
+        if outer:
+            _steps[threading.get_ident()] = outer
         with _lock:
             _clear()
     say(f"{title}: {duration(time.monotonic() - current.started)}")

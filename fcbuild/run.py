@@ -6,6 +6,7 @@ import os
 import selectors
 import shutil
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from fcbuild import progress
 from fcbuild.errors import CommandFailed, ToolMissing
 
 TAIL_LINES = 20  # of a failed tool's output, in the error
+_GRACE_S = 5.0  # between SIGTERM and SIGKILL
 
 # Variables that change what a tool prints, or in which language, are not passed on.
 _DROPPED = ("LANG", "LANGUAGE", "LC_", "GREP_", "MAKEFLAGS", "SOURCE_DATE_EPOCH")
@@ -55,6 +57,8 @@ def run(
     """
     command = list(map(str, argv))
     tail: deque[str] = deque(maxlen=TAIL_LINES)
+    if shutil.which(command[0]) is None:  # setpriv would say it as its own failure
+        raise ToolMissing(f"{command[0]} is not installed", hint=hint)
     try:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "--", *command],
@@ -68,7 +72,7 @@ def run(
     deadline = time.monotonic() + timeout_s
     try:
         if stdin:
-            _feed(process, stdin)
+            _feed(process, stdin, deadline)
         output = process.stderr if stdout else process.stdout
         assert output is not None
         for line in _lines(output, deadline):
@@ -116,15 +120,24 @@ def output(argv: Sequence[str | Path], *, what: str, timeout_s: float = 10.0) ->
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
-def _feed(process: subprocess.Popen[bytes], fill: Callable[[IO[bytes]], None]) -> None:
+def _feed(
+    process: subprocess.Popen[bytes], fill: Callable[[IO[bytes]], None], deadline: float
+) -> None:
     # The tools we feed read all their input before they print much (a context's tar), so filling
     # first and reading afterwards cannot block both sides.
     assert process.stdin is not None
+    # A tool that does not read blocks us in a write, which only its end ends.
+    timer = threading.Timer(deadline - time.monotonic(), process.kill)
+    timer.start()
     try:
         with process.stdin:
             fill(process.stdin)
     except BrokenPipeError:
         pass  # it ended early; its own message says why
+    finally:
+        timer.cancel()
+    if time.monotonic() >= deadline:
+        raise TimeoutError
 
 
 def _lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
@@ -148,7 +161,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=_GRACE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

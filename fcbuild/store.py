@@ -26,6 +26,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -93,8 +94,8 @@ class Store:
                 {name: str(entry["sha256"]) for name, entry in manifest["files"].items()},
                 dict(manifest["facts"]),
             )
-        except FileNotFoundError:
-            return None
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # a store whose place is taken by a file: obtain says so
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{directory}/manifest.json cannot be used: {error}",
@@ -131,14 +132,16 @@ class Store:
         """Return the inputs of the newest object of this kind and name, to explain a rebuild."""
         newest: tuple[float, Path] | None = None
         for manifest in (self.root / "objects" / recipe.kind).glob("*/manifest.json"):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
                 if json.loads(manifest.read_bytes()).get("name") == recipe.name:
                     mtime = manifest.stat().st_mtime
                     newest = max(newest or (0.0, manifest), (mtime, manifest))
         if newest is None:
             return None
-        inputs: dict[str, Json] = json.loads((newest[1].parent / "inputs.json").read_bytes())
-        return inputs
+        with contextlib.suppress(OSError, ValueError):
+            inputs: dict[str, Json] = json.loads((newest[1].parent / "inputs.json").read_bytes())
+            return inputs
+        return None
 
     def log_path(self, recipe: Recipe) -> Path:
         """Where the log of the last build under this name is; a whole object has its own copy."""
@@ -148,25 +151,36 @@ class Store:
     def log(self, recipe: Recipe) -> Iterator[IO[bytes]]:
         """Open the log of a build."""
         self._prepare()
-        with self.log_path(recipe).open("wb", buffering=0) as log:
+        with self._writing():
+            log = self.log_path(recipe).open("wb", buffering=0)
+        with log:
             yield log
 
     def _object(self, recipe: Recipe) -> Path:
         return self.root / "objects" / recipe.kind / recipe.fingerprint
 
-    def _prepare(self) -> None:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn the system's refusal to write here into ours."""
         try:
-            for part in ("objects", "stage", "locks", "logs"):
-                (self.root / part).mkdir(mode=0o700, parents=True, exist_ok=True)
-            marker = self.root / "schema"
-            if not marker.exists():
-                marker.write_text(f"{LAYOUT}\n")
-            layout = marker.read_text().strip()
+            yield
         except OSError as error:
             raise StoreError(
                 f"the store {self.root} cannot be written: {error.strerror}",
                 hint="set FCBUILD_STORE to a directory of yours",
             ) from error
+
+    def _prepare(self) -> None:
+        with self._writing():
+            for part in ("objects", "stage", "locks", "logs"):
+                (self.root / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+            marker = self.root / "schema"
+            if not marker.exists():
+                # In one step: another builder must not read half of it.
+                own = self.root / f".schema.{os.getpid()}.{threading.get_ident()}"
+                own.write_text(f"{LAYOUT}\n")
+                own.rename(marker)
+            layout = marker.read_text().strip()
         if layout != LAYOUT:
             raise StoreError(
                 f"the store {self.root} has layout {layout}, this fcbuild writes layout {LAYOUT}",
@@ -177,13 +191,16 @@ class Store:
     def _lock(self, recipe: Recipe) -> Iterator[None]:
         # The kernel drops the lock with the process, however that ends.
         path = self.root / "locks" / f"{recipe.kind}-{recipe.fingerprint}"
-        with path.open("ab") as file:
+        with self._writing():
+            file = path.open("ab")
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     @contextlib.contextmanager
     def _stage(self, recipe: Recipe) -> Iterator[Stage]:
-        own = Path(tempfile.mkdtemp(prefix=f"{recipe.kind}-", dir=self.root / "stage"))
+        with self._writing():
+            own = Path(tempfile.mkdtemp(prefix=f"{recipe.kind}-", dir=self.root / "stage"))
         directory, scratch = own / "object", own / "scratch"
         try:
             directory.mkdir()

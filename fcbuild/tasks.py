@@ -56,7 +56,8 @@ class Project:
         check_variables(sys.argv[1:])
         self.artifacts = root / "artifacts"
         self.plan = Plan(spec.load(root))
-        self.store = Store(Path(os.environ.get("FCBUILD_STORE") or self.artifacts / "store"))
+        store = os.environ.get("FCBUILD_STORE")
+        self.store = Store(Path(store).resolve() if store else self.artifacts / "store")
         # What happened to each product in this run: built, or reused.
         self.states: dict[str, State] = {}
         self.skipped: dict[str, str] = {}
@@ -103,15 +104,17 @@ class Project:
         }
 
     def boot(self) -> Task:
-        images = [name for name in self.to_boot if name in self.plan.specs.images]
-        kernels = {self.plan.specs.images[name].kernel for name in images}
+        bases = [name for name in self.to_boot if name not in self.plan.bootable()]
+        if bases:
+            return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **_OPEN}
+        kernels = {self.plan.specs.images[name].kernel for name in self.to_boot}
         host = [f"kernel:{KVM_HOST}", "_agent"] if self.emulated else []
         return {
             "actions": [partial(act, self.verify, name) for name in self.to_boot],
             "task_dep": [
                 *(f"kernel:{name}" for name in sorted(kernels)),
                 *host,
-                *(f"rootfs:{name}" for name in images if name in self.plan.bootable()),
+                *(f"rootfs:{name}" for name in self.to_boot),
             ],
             "uptodate": [False],
             **_OPEN,
@@ -246,16 +249,20 @@ class Project:
             self.skipped[name] = f"no registry answers for its base image {missing}"
         return name in self.skipped
 
+    def refuse(self, names: list[str]) -> None:
+        raise SpecError(
+            [
+                f"{name} is a base for other images: it has no root filesystem to boot"
+                for name in names
+            ],
+            hint=f"bootable: {', '.join(self.plan.bootable())}",
+        )
+
     def verify(self, name: str) -> None:
         from fcbuild.verify import verify
         from fcbuild.vmm import firecracker
 
-        image = self.plan.specs.images.get(name)
-        if image is None or image.bootstrap is not None:
-            raise SpecError(
-                [f"{name} is a base for other images: it has no root filesystem to boot"],
-                hint=f"bootable: {', '.join(self.plan.bootable())}",
-            )
+        image = self.plan.specs.images[name]
         if name in self.skipped:
             raise FcBuildError(f"{name} cannot be built here: {self.skipped[name]}")
         vmm = firecracker.find(self.pipeline.downloads)

@@ -19,7 +19,11 @@ from fcbuild.plan import BOOT_CONTRACT
 MAX_BYTES = 262_144
 MAX_RECORDS = 4096
 
+MAX_ID = 4294967294
+
 DEFAULT_STOP_SIGNAL = int(signal.SIGTERM)
+
+_NUMBER = re.compile(r"[0-9]+")  # str.isdigit takes more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +112,9 @@ def identify(user: str, passwd: str, group: str, where: str) -> Identity:
     wanted, _, wanted_group = user.partition(":")
     wanted = wanted or "0"
     entry = next((e for e in users if e[0] == wanted), None) or next(
-        (e for e in users if wanted.isdigit() and int(e[2]) == int(wanted)), None
+        (e for e in users if _NUMBER.fullmatch(wanted) and int(e[2]) == int(wanted)), None
     )
-    if entry is None and not wanted.isdigit():
+    if entry is None and not _NUMBER.fullmatch(wanted):
         raise BuildError(
             f"{where}: USER {user}: no user {wanted!r} in the image's /etc/passwd",
             hint="create it in the Dockerfile before USER, or give its number",
@@ -120,7 +124,7 @@ def identify(user: str, passwd: str, group: str, where: str) -> Identity:
     extra: tuple[int, ...] = ()
     if wanted_group:
         named = next((int(e[2]) for e in groups if e[0] == wanted_group), None)
-        if named is None and not wanted_group.isdigit():
+        if named is None and not _NUMBER.fullmatch(wanted_group):
             raise BuildError(
                 f"{where}: USER {user}: no group {wanted_group!r} in the image's /etc/group",
                 hint="create it in the Dockerfile before USER, or give its number",
@@ -129,6 +133,8 @@ def identify(user: str, passwd: str, group: str, where: str) -> Identity:
     elif entry:
         member = (int(e[2]) for e in groups if entry[0] in e[3].split(","))
         extra = tuple(dict.fromkeys(member))
+    if (largest := max(uid, gid, *extra)) > MAX_ID:
+        raise BuildError(f"{where}: USER {user}: {largest} is no user or group id")
     home = entry[5] if entry and entry[5] else "/"
     return Identity(uid=uid, gid=gid, groups=extra, home=home)
 
@@ -138,7 +144,7 @@ def _entries(text: str, fields: int) -> Iterator[list[str]]:
     for line in text.splitlines():
         parts = line.split(":")
         numbers = parts[2:4] if fields == 7 else parts[2:3]
-        if len(parts) == fields and parts[0] and all(n.isdigit() for n in numbers):
+        if len(parts) == fields and parts[0] and all(map(_NUMBER.fullmatch, numbers)):
             yield parts
 
 
@@ -151,7 +157,7 @@ def _signal(name: str, where: str) -> int:
     """Return the number of a STOPSIGNAL: SIGQUIT, QUIT, 3, RTMIN+3."""
     if not name:
         return DEFAULT_STOP_SIGNAL
-    if name.isdigit() and 1 <= int(name) <= 64:
+    if _NUMBER.fullmatch(name) and 1 <= int(name) <= 64:
         return int(name)
     short = name.upper().removeprefix("SIG")
     # The kernel's numbers, which the C library in the guest may hide two of: signal(7).
@@ -160,7 +166,7 @@ def _signal(name: str, where: str) -> int:
         if 34 <= number <= 64:
             return number
     known: Mapping[str, int] = {
-        **{s.name.removeprefix("SIG"): int(s) for s in signal.Signals},
+        **{n.removeprefix("SIG"): int(s) for n, s in signal.Signals.__members__.items()},
         "RTMIN": 34,
         "RTMAX": 64,
     }

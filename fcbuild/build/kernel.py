@@ -58,7 +58,7 @@ def build(
             log=stage.log,
             log_path=stage.log_path,
             timeout_s=timeout_s,
-            env=_REPRODUCIBLE,
+            env={**_REPRODUCIBLE, "ARCH": spec.arch},
         )
 
     with progress.step(f"{recipe}: unpacking {source.title} and configuring"):
@@ -87,11 +87,14 @@ def dropped(fragments: Sequence[Path], config: str) -> list[str]:
     """
     final = dict(filter(None, map(_option, config.splitlines())))
     wanted: dict[str, tuple[str, str]] = {}
+    lines = []
     for path in fragments:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            where = f"{path.name}:{number}: {line.strip()}"
             if option := _option(line.strip()):
-                wanted[option[0]] = (option[1], f"{path.name}:{number}: {line.strip()}")
-    lines = []
+                wanted[option[0]] = (option[1], where)
+            elif line.strip() and not line.lstrip().startswith("#"):
+                lines.append(f"{where} (neither an option nor a comment)")
     for name, (value, where) in wanted.items():
         got = final.get(name, "n")
         if got != value:

@@ -1,0 +1,290 @@
+"""A stand-in for Firecracker: its HTTP API on a unix socket, and a scripted guest behind vsock.
+
+`install` writes an executable that a Host can start in Firecracker's place. What the API does and
+what the guest does is data: an Act. The guest is a list of steps, run after InstanceStart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+VERSION = "1.12.1"
+EVENTS, STDOUT, STDERR, CONTROL, FORWARD = 10240, 10241, 10242, 10250, 10251
+
+Step = Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """What the stand-in does.
+
+    guest: the steps of the guest, each the name of a method `do_NAME` of Guest and its arguments.
+    refuse: API path -> fault_message of the 400 it is answered. hang: an API path without answer.
+    die: an API path at which the process ends. dies_with: the end at the very start, with a
+    message. socket: whether there is an API socket at all. http: guest port -> what a connection
+    gets sent. control: the answer to an order; "" for none, None for a connection that is reset.
+    """
+
+    guest: Sequence[Step] = ()
+    refuse: Mapping[str, str] = field(default_factory=dict)
+    hang: str = ""
+    die: str = ""
+    dies_with: str = ""
+    socket: bool = True
+    http: Mapping[str, str] = field(default_factory=dict)
+    control: str | None = "ok\n"
+
+
+def event(name: str, **fields: Any) -> Step:
+    return ["event", {"event": name, "t": time.monotonic_ns() % 10**9, **fields}]
+
+
+# The guest's way to its program, and from there to its end, by the boot contract.
+BOOT: Sequence[Step] = (event("init", contract=1, start=1), event("mounted"), event("exec", pid=2))
+
+
+def end(code: int = 0, signal: int = 0, stdout: int = 0, stderr: int = 0) -> Sequence[Step]:
+    return (
+        event("exit", code=code, signal=signal, stdout=stdout, stderr=stderr),
+        event("end"),
+        ["await_close"],
+        ["leave", 0],
+    )
+
+
+SERVICE: Sequence[Step] = (
+    *BOOT,
+    ["await_stop"],
+    event("stopping", signal=15, by="control"),
+    *end(code=0),
+)
+
+
+def install(directory: Path, act: Act) -> Path:
+    """Write the executable; return its path."""
+    path = directory / "firecracker"
+    path.with_suffix(".act").write_text(json.dumps(asdict(act)))
+    # -I -S: no site-packages are needed, and it starts in half the time.
+    path.write_text(
+        f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import fakes\nfakes.main()\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def main() -> None:
+    """Be Firecracker."""
+    act = Act(**json.loads(Path(sys.argv[0]).with_suffix(".act").read_text()))
+    api_socket = sys.argv[sys.argv.index("--api-sock") + 1]
+    if act.dies_with:
+        print(act.dies_with, flush=True)
+        sys.exit(1)
+    firecracker = Firecracker(act, Path(api_socket).parent)
+    if act.socket:
+        firecracker.serve(api_socket)
+    firecracker.started.wait()
+    Guest(firecracker).play()
+
+
+class Firecracker:
+    """The API's state machine: resources are configured, then the instance is started."""
+
+    # The bodies' fields, required ones first, then "/", then optional ones.
+    FIELDS: Mapping[str, str] = {
+        "/machine-config": "vcpu_count mem_size_mib / smt track_dirty_pages huge_pages",
+        "/boot-source": "kernel_image_path / boot_args initrd_path",
+        "/drives/rootfs": "drive_id is_root_device / path_on_host is_read_only cache_type",
+        "/vsock": "guest_cid uds_path / vsock_id",
+        "/entropy": "/ rate_limiter",
+        "/actions": "action_type /",
+    }
+
+    def __init__(self, act: Act, run_dir: Path) -> None:
+        self.act = act
+        self.run_dir = run_dir
+        self.started = threading.Event()
+        self.running = False  # the guest's program runs: its ports answer
+        self.stop = threading.Event()
+        self.bodies: dict[str, dict[str, Any]] = {}
+
+    def serve(self, api_socket: str) -> None:
+        server = socketserver.UnixStreamServer(api_socket, _handler(self))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def put(self, path: str, body: dict[str, Any]) -> str | None:
+        """Take one PUT; return the fault message when it is refused."""
+        if path == self.act.hang:
+            threading.Event().wait()
+        if path == self.act.die:
+            os._exit(1)
+        if fault := self.act.refuse.get(path):
+            return fault
+        if path not in self.FIELDS:
+            return f"Invalid request method and/or path: PUT {path[1:]}."
+        required, _, optional = self.FIELDS[path].partition("/")
+        for name in required.split():
+            if name not in body:
+                return f"An error occurred when deserializing the json body: missing field `{name}`"
+        for name in set(body) - set(required.split()) - set(optional.split()):
+            return f"An error occurred when deserializing the json body: unknown field `{name}`"
+        if path == "/actions":
+            return self._start()
+        if self.started.is_set():
+            return "The requested operation is not supported after starting the microVM."
+        if (drive := body.get("path_on_host")) and not Path(drive).is_file():
+            return f"Unable to open the block device file {drive}"
+        if path == "/vsock":
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(body["uds_path"])
+            listener.listen()
+            threading.Thread(target=self._serve_ports, args=[listener], daemon=True).start()
+        self.bodies[path] = body
+        with (self.run_dir / "calls.jsonl").open("a") as calls:
+            print(json.dumps([path, body]), file=calls)
+        return None
+
+    def _start(self) -> str | None:
+        if "/boot-source" not in self.bodies:
+            return "Cannot start microvm without kernel configuration."
+        if self.started.is_set():
+            return "The requested operation is not supported after starting the microVM."
+        self.started.set()
+        return None
+
+    def _serve_ports(self, listener: socket.socket) -> None:
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=self._port, args=[connection], daemon=True).start()
+
+    def _port(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rwb", buffering=0) as file:
+            port = int(file.readline().split()[1])
+            if not self.running or port not in (CONTROL, FORWARD):
+                return  # as Firecracker does when nobody listens there in the guest
+            file.write(b"OK 1073741824\n")
+            line = file.readline().decode().strip()
+            if port == CONTROL:
+                if self.act.control is None:
+                    return
+                if not self.act.control:
+                    threading.Event().wait()
+                file.write(self.act.control.encode())
+                if line == "stop" and self.act.control == "ok\n":
+                    self.stop.set()
+            elif (answer := self.act.http.get(line.removeprefix("tcp "))) is None:
+                file.write(b"error ECONNREFUSED\n")
+            else:
+                file.write(b"ok\n")
+                while file.readline().strip():  # the request's header
+                    pass
+                connection.sendall(answer.encode())
+
+
+class Guest:
+    """PID 1 and its program, in one script."""
+
+    def __init__(self, firecracker: Firecracker) -> None:
+        self.firecracker = firecracker
+        uds = firecracker.bodies["/vsock"]["uds_path"] if "/vsock" in firecracker.bodies else ""
+        self.uds = uds
+        self.connections: dict[int, socket.socket] = {}
+
+    def play(self) -> None:
+        for name, *arguments in self.firecracker.act.guest:
+            getattr(self, f"do_{name}")(*arguments)
+        time.sleep(3600)
+
+    def do_connect(self) -> None:
+        for port in (EVENTS, STDOUT, STDERR):
+            self.connections[port] = socket.socket(socket.AF_UNIX)
+            self.connections[port].connect(f"{self.uds}_{port}")
+
+    def do_event(self, fields: dict[str, Any]) -> None:
+        self.do_raw(json.dumps(fields) + "\n")
+        self.firecracker.running |= fields["event"] == "exec"
+
+    def do_raw(self, text: str, times: int = 1) -> None:
+        if not self.connections:
+            self.do_connect()
+        with contextlib.suppress(OSError):  # the host may have seen enough
+            self.connections[EVENTS].sendall(text.encode() * times)
+
+    def do_print(self, text: str, port: int = STDOUT) -> None:
+        self.connections[port].sendall(text.encode())
+
+    def do_console(self, text: str) -> None:
+        print(text, flush=True)
+
+    def do_await_stop(self) -> None:
+        self.firecracker.stop.wait()
+
+    def do_await_close(self) -> None:
+        self.connections[EVENTS].shutdown(socket.SHUT_WR)
+        for connection in self.connections.values():
+            with contextlib.suppress(OSError):
+                connection.recv(1)
+
+    def do_intrude(self) -> None:
+        """Connect a second time to the event port, as some other program in the guest may."""
+        with socket.socket(socket.AF_UNIX) as second:
+            try:
+                second.connect(f"{self.uds}_{EVENTS}")
+            except OSError as error:
+                self.do_console(f"refused: {type(error).__name__}")
+            else:
+                self.do_console("accepted")
+
+    def do_close(self) -> None:
+        for connection in self.connections.values():
+            connection.close()
+
+    def do_hang(self) -> None:
+        threading.Event().wait()
+
+    def do_sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def do_leave(self, status: int) -> None:
+        os._exit(status)
+
+
+def _handler(firecracker: Firecracker) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer(200, {"firecracker_version": VERSION})
+
+        def do_PUT(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            fault = firecracker.put(self.path, body)
+            if fault is None:
+                self._answer(204, None)
+            else:
+                self._answer(400, {"fault_message": fault})
+
+        def _answer(self, status: int, content: dict[str, str] | None) -> None:
+            self.send_response(status)
+            data = b"" if content is None else json.dumps(content).encode()
+            if data:
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,95 @@
+"""The commands as a user types them, where they need neither an engine nor a VM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import workspace
+from tests.workspace import Workspace
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Workspace:
+    return workspace.make(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return workspace.make(tmp_path_factory.mktemp("checkout"))
+
+
+def refused(checkout: Workspace, *args: str) -> str:
+    result = checkout.doit(*args)
+    assert result.status == 1, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("build", "image=debian-wbe"), "no image 'debian-wbe' (did you mean debian-web?)"),
+        (("build", "imgae=hello"), "unknown variable imgae= (did you mean image?)"),
+        (("boot", "kvm=emulate"), "kvm=emulate: expected native or emulated"),
+        (("boot", "image=debian-base"), "debian-base is a base for other images"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_answered_in_words(
+    untouched: Workspace, args: tuple[str, ...], said: str
+) -> None:
+    assert said in refused(untouched, *args)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("images/hello/image.toml", "kernel = ", "images/hello/image.toml: not valid TOML"),
+        ("images/hello/image.toml", "memroy = 1", "images/hello/image.toml: memroy: unknown key"),
+        (
+            "images/hello/image.toml",
+            "[machine]\nvcpus = '2'",
+            "images/hello/image.toml: machine.vcpus: expected a whole number from 1 to 32, got '2'",
+        ),
+        (
+            "images/hello/Dockerfile",
+            "FROM fcbuild/debian-bose\n",
+            "images/hello/Dockerfile: fcbuild/debian-bose: no images/debian-bose"
+            " (did you mean debian-base?)",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_its_place(
+    checkout: Workspace, file: str, text: str, said: str
+) -> None:
+    (checkout.root / file).write_text(text)
+    assert said in refused(checkout, "list")
+
+
+def test_list_shows_the_tasks_and_no_inner_ones(untouched: Workspace) -> None:
+    result = untouched.doit("list")
+    names = {line.split()[0] for line in result.output.splitlines()}
+    assert {"build", "boot", "plan", "test", "lint"} <= names
+    assert {"kernel:6.12", "rootfs:debian-web", "rootfs:alpine-web", "rootfs:hello"} <= names
+    assert not [name for name in names if name.startswith("_")]
+
+
+def test_without_an_engine_a_build_says_what_to_do(checkout: Workspace, tmp_path: Path) -> None:
+    result = checkout.doit(
+        "build",
+        "image=hello",
+        env={"DOCKER_HOST": f"unix://{tmp_path}/none.sock", "FCBUILD_STORE": str(tmp_path / "s")},
+    )
+    assert result.status == 1
+    assert "no container engine answers" in result.output
+    assert "hint: start Docker" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_store_that_cannot_be_written_is_named(checkout: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = checkout.doit("rootfs:hello", env={"FCBUILD_STORE": str(tmp_path / "file" / "store")})
+    assert result.status == 1
+    assert "Traceback" not in result.output
+    assert "set FCBUILD_STORE to a directory of yours" in result.output

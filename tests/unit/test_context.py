@@ -1,0 +1,264 @@
+"""The build context: its tar, its fingerprint, and what moves neither."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fcbuild import context
+from fcbuild.errors import SpecError
+from fcbuild.fingerprint import Json, canonical, digest, fingerprint, tree
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "image"
+    (root / "site/empty").mkdir(parents=True)
+    for name, text in {
+        "Dockerfile": "FROM scratch\n",
+        "image.toml": "",
+        "b": "b",
+        "a": "a",
+        "site/page": "page",
+        "site/image.toml": "not ours",
+    }.items():
+        (root / name).write_text(text)
+    (root / "run").write_text("#!/bin/sh\n")
+    (root / "run").chmod(0o755)
+    (root / "link").symlink_to("a")
+    return root
+
+
+def names(root: Path) -> list[str]:
+    return [os.fspath(path.relative_to(root)) for path in context.files(root)]
+
+
+def packed(root: Path, dockerfile: str = "FROM pinned\n") -> bytes:
+    out = io.BytesIO()
+    context.write_tar(root, dockerfile, out)
+    return out.getvalue()
+
+
+def fingerprint_of(root: Path) -> str:
+    return fingerprint("container", 1, tree(root, context.files(root)))
+
+
+def test_the_context_is_everything_but_image_toml_in_order(root: Path) -> None:
+    assert names(root) == [
+        "Dockerfile",
+        "a",
+        "b",
+        "link",
+        "run",
+        "site",
+        "site/empty",
+        "site/image.toml",
+        "site/page",
+    ]
+
+
+def test_the_tar_says_nothing_of_this_machine(root: Path) -> None:
+    (root / "b").chmod(0o600)
+    (root / "site").chmod(0o700)
+    with tarfile.open(fileobj=io.BytesIO(packed(root))) as tar:
+        entries = tar.getmembers()
+        assert tar.extractfile("Dockerfile").read() == b"FROM pinned\n"  # type: ignore[union-attr]
+        assert tar.extractfile("site/page").read() == b"page"  # type: ignore[union-attr]
+    assert [entry.name for entry in entries] == names(root)
+    for entry in entries:
+        assert (entry.uid, entry.gid, entry.uname, entry.gname) == (0, 0, "", ""), entry.name
+        assert entry.mtime == context.EPOCH, entry.name
+    modes = {entry.name: entry.mode for entry in entries}
+    assert (modes["a"], modes["b"], modes["run"], modes["site"]) == (0o644, 0o644, 0o755, 0o755)
+    link = next(entry for entry in entries if entry.name == "link")
+    assert link.issym()
+    assert link.linkname == "a"
+
+
+def other_times(root: Path) -> None:
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (1, 1), follow_symlinks=False)
+
+
+def other_umask(root: Path) -> None:
+    for path in root.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)
+
+
+def other_order(root: Path) -> None:
+    for name in ["a", "b"]:
+        text = (root / name).read_text()
+        (root / name).unlink()
+        (root / name).write_text(text)
+
+
+def other_spec(root: Path) -> None:
+    (root / "image.toml").write_text("[machine]\nvcpus = 2\n")
+
+
+def clutter(root: Path) -> None:
+    for name in [".git", "site/__pycache__"]:
+        (root / name).mkdir()
+        (root / name / "x").touch()
+    (root / ".DS_Store").touch()
+
+
+@pytest.mark.parametrize("change", [other_times, other_umask, other_order, other_spec, clutter])
+def test_neither_tar_nor_fingerprint_depends_on(root: Path, change: Callable[[Path], None]) -> None:
+    before = (packed(root), fingerprint_of(root))
+    change(root)
+    assert (packed(root), fingerprint_of(root)) == before
+
+
+def relink(root: Path) -> None:
+    (root / "link").unlink()
+    (root / "link").symlink_to("b")
+
+
+def link_to_file(root: Path) -> None:
+    (root / "link").unlink()
+    (root / "link").write_text("a")
+
+
+def file_to_directory(root: Path) -> None:
+    (root / "b").unlink()
+    (root / "b").mkdir()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "a").chmod(0o744),
+        lambda root: (root / "a").write_text("A"),
+        lambda root: (root / "a").rename(root / "c"),
+        lambda root: (root / "empty").touch(),
+        lambda root: (root / "directory").mkdir(),
+        lambda root: (root / "site/empty").rmdir(),
+        relink,
+        link_to_file,
+        file_to_directory,
+    ],
+    ids=["exec", "content", "rename", "file", "mkdir", "rmdir", "target", "copied", "type"],
+)
+def test_both_tar_and_fingerprint_move_with(root: Path, change: Callable[[Path], object]) -> None:
+    tar, before = packed(root), fingerprint_of(root)
+    change(root)
+    assert packed(root) != tar
+    assert fingerprint_of(root) != before
+
+
+def test_swapping_the_contents_of_two_files_moves_the_fingerprint(root: Path) -> None:
+    before = fingerprint_of(root)
+    (root / "a").write_text("b")
+    (root / "b").write_text("a")
+    assert fingerprint_of(root) != before
+
+
+def test_dockerignore_is_honoured(root: Path) -> None:
+    (root / ".dockerignore").write_text("# a comment\n\nsite\n!site/page\nlink\n*.log\n")
+    (root / "x.log").touch()
+    kept = names(root)
+    assert {"a", "b", "run", "site/page", ".dockerignore"} <= set(kept)
+    assert not {"link", "x.log", "site/empty", "site/image.toml", "image.toml"} & set(kept)
+
+
+def test_dockerignore_cannot_hide_the_dockerfile(root: Path) -> None:
+    (root / ".dockerignore").write_text("*\n")
+    assert "Dockerfile" in names(root)
+
+
+def test_an_ignored_file_does_not_move_the_fingerprint(root: Path) -> None:
+    (root / ".dockerignore").write_text("*.log\n")
+    before = fingerprint_of(root)
+    (root / "x.log").write_text("noise")
+    assert fingerprint_of(root) == before
+
+
+@pytest.mark.parametrize("ignore", ["", "nothing\n"])
+def test_a_link_to_a_directory_is_a_link(root: Path, ignore: str) -> None:
+    (root / ".dockerignore").write_text(ignore)
+    (root / "loop").symlink_to(".")
+    assert [name for name in names(root) if name.startswith("loop")] == ["loop"]
+
+
+def test_a_fifo_is_refused_by_name(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    with pytest.raises(SpecError, match=r"pipe: neither a file") as caught:
+        context.files(root)
+    assert ".dockerignore" in str(caught.value.hint)
+    (root / ".dockerignore").write_text("pipe\n")
+    assert "pipe" not in names(root)
+
+
+def test_a_socket_is_refused_by_name(short_dir: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(os.fspath(short_dir / "sock"))
+        with pytest.raises(SpecError, match=r"sock: neither a file"):
+            context.files(short_dir)
+
+
+def test_a_name_that_is_not_utf_8_keeps_its_bytes(root: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(root) + b"/\xff"))
+    odd.write_text("1")
+    before = fingerprint_of(root)
+    with tarfile.open(fileobj=io.BytesIO(packed(root))) as tar:
+        assert b"\xff" in [os.fsencode(name) for name in tar.getnames()]
+    odd.write_text("2")
+    changed = fingerprint_of(root)
+    assert changed != before
+    # Another file, whose name only looks like it.
+    (root / "\\xff").write_text("1")
+    assert len({before, changed, fingerprint_of(root)}) == 3
+
+
+VALUES: list[Json] = [
+    None,
+    True,
+    0,
+    -(2**63),
+    "",
+    'é\u2028"\\\udcff',
+    [],
+    [1, [2, {}]],
+    {"b": 1, "a": {"d": [None], "c": "x"}},
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_canonical_json_reads_back_as_the_same_value(value: Json) -> None:
+    data = canonical(value)
+    assert json.loads(data) == value
+    assert canonical(json.loads(data)) == data
+    assert data.isascii()
+    assert data.count(b"\n") == 1
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert canonical({"a": 1, "b": {"c": 1, "d": 2}}) == canonical({"b": {"d": 2, "c": 1}, "a": 1})
+
+
+def test_canonical_json_of_different_values_differs() -> None:
+    assert len({canonical(value) for value in [*VALUES, False, "0", "null", [[]], {"": None}]}) == (
+        len(VALUES) + 5
+    )
+
+
+def test_a_fingerprint_covers_kind_schema_and_inputs() -> None:
+    assert (
+        len({fingerprint(*of) for of in [("a", 1, {}), ("b", 1, {}), ("a", 2, {}), ("a", 1, [])]})
+        == 4
+    )
+
+
+def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.touch()
+    assert digest(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -1,0 +1,271 @@
+"""The plan: what moves which fingerprints, and how the images hang together."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fcbuild import plan as plans
+from fcbuild import spec
+from fcbuild.errors import SpecError
+from fcbuild.plan import Plan, explain
+from fcbuild.vmm import config
+
+Golden = Callable[[str, Any], None]
+
+
+@pytest.fixture(autouse=True)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Our own sources and toolchain, small, so that a test can change them."""
+    package = tmp_path / "package"
+    for name, text in {
+        "guest/init.c": "int main;\n",
+        "guest/init.h": "#pragma once\n",
+        "guest/Makefile": "all:\n",
+        "guest/BOOT_CONTRACT.md": "words\n",
+        "kvmhost/agent.c": "int agent;\n",
+        "kvmhost/Makefile": "all:\n",
+        "toolchain.toml": "[bootstrap]\nsuite = 'trixie'\npackages = ['gcc']\n",
+    }.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    monkeypatch.setattr(plans, "PACKAGE", package)
+    monkeypatch.setattr(plans, "TOOLCHAIN_SPEC", package / "toolchain.toml")
+    return package
+
+
+def prints(checkout: Path) -> dict[str, str]:
+    """Work the plan out anew; return the fingerprint of every artifact."""
+    plan = Plan(spec.load(checkout))
+    recipes = [*plan.all(), *map(plan.container, plan.specs.images)]
+    return {str(recipe): recipe.fingerprint for recipe in recipes}
+
+
+def moved(checkout: Path, change: Callable[[], object]) -> set[str]:
+    before = prints(checkout)
+    change()
+    after = prints(checkout)
+    assert before.keys() == after.keys()
+    return {name for name in after if after[name] != before[name]}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+ALL = {
+    "base:toolchain",
+    "base:base",
+    "init:guest",
+    "agent:kvmhost",
+    "kernel:6.12",
+    "kernel:tiny",
+    "container:web",
+    "container:tool",
+    "rootfs:web",
+    "rootfs:tool",
+}
+
+
+def test_the_plan_names_everything(checkout: Path) -> None:
+    assert prints(checkout).keys() == ALL
+
+
+def test_parents_come_before_children(checkout: Path) -> None:
+    seen: set[str] = set()
+    for recipe in Plan(spec.load(checkout)).all():
+        parents = {str(parent) for parent in recipe.parents if parent.kind != "container"}
+        assert parents <= seen
+        seen.add(str(recipe))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("images/web/index.html", "Hi", "Ho", {"container:web", "rootfs:web"}),
+        ("images/web/Dockerfile", "serve", "run", {"container:web", "rootfs:web"}),
+        ("images/web/image.toml", '"1"', '"2"', {"container:web", "rootfs:web"}),
+        ("images/web/image.toml", "64MiB", "65MiB", set()),
+        ("images/web/image.toml", "port = 80", "port = 81", set()),
+        ("images/web/image.toml", "a web server", "another", set()),
+        ("images/web/image.toml", 'kernel = "6.12"', 'kernel = "tiny"', set()),
+        ("images/web/image.toml", "[machine]", "[boot]\ndeadline = '1s'\n[machine]", set()),
+        (
+            "images/web/image.toml",
+            "[machine]",
+            "[boot]\nstop_grace = '1s'\n[machine]",
+            {"rootfs:web"},
+        ),
+        ("images/tool/image.toml", "64MiB", "65MiB", {"rootfs:tool"}),
+        (
+            "images/base/image.toml",
+            '"bash"',
+            '"dash"',
+            {"base:base", "container:web", "rootfs:web"},
+        ),
+        ("images/base/image.toml", '"curl", "bash"', '"bash", "curl"', set()),
+        ("kernels/fragments/net.config", "NET=y", "NET=n", {"kernel:6.12"}),
+        ("kernels/fragments/base.config", "BASE=y", "BASE=n", {"kernel:6.12", "kernel:tiny"}),
+        ("kernels/tiny/kernel.toml", "2222", "3333", {"kernel:tiny"}),
+        ("kernels/tiny/kernel.toml", "example.org", "mirror.org", set()),
+        ("kernels/6.12/kernel.toml", '"base", "net"', '"net", "base"', {"kernel:6.12"}),
+    ],
+)
+def test_a_change_moves_what_is_made_from_it_and_nothing_else(
+    checkout: Path, file: str, old: str, new: str, expected: set[str]
+) -> None:
+    assert moved(checkout, lambda: edit(checkout / file, old, new)) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("guest/init.c", "main", "start", {"init:guest", "rootfs:web", "rootfs:tool"}),
+        ("guest/init.h", "once", "twice", {"init:guest", "rootfs:web", "rootfs:tool"}),
+        ("guest/Makefile", "all", "none", {"init:guest", "rootfs:web", "rootfs:tool"}),
+        ("guest/BOOT_CONTRACT.md", "words", "others", set()),
+        ("kvmhost/agent.c", "agent", "other", {"agent:kvmhost"}),
+        (
+            "toolchain.toml",
+            "gcc",
+            "tcc",
+            ALL - {"base:base", "container:web", "container:tool"},
+        ),
+    ],
+)
+def test_a_change_of_our_own_sources_moves_no_image(
+    checkout: Path, package: Path, file: str, old: str, new: str, expected: set[str]
+) -> None:
+    assert moved(checkout, lambda: edit(package / file, old, new)) == expected
+
+
+@pytest.mark.parametrize("kind", sorted(plans.SCHEMA))
+def test_a_new_schema_moves_its_kind_and_what_is_made_from_it(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    changed = moved(checkout, lambda: monkeypatch.setitem(plans.SCHEMA, kind, 99))  # type: ignore[arg-type, misc]
+    assert {name for name in ALL if name.startswith(kind)} <= changed
+    assert not {name for name in changed if kind == "rootfs" and not name.startswith("rootfs")}
+
+
+def test_the_place_of_the_checkout_moves_nothing(checkout: Path) -> None:
+    before = prints(checkout)
+    elsewhere = checkout.with_name("elsewhere")
+    shutil.copytree(checkout, elsewhere, symlinks=True)
+    assert prints(elsewhere) == before
+
+
+def image(checkout: Path, name: str, dockerfile: str) -> None:
+    (checkout / "images" / name).mkdir(exist_ok=True)
+    (checkout / "images" / name / "image.toml").write_text("")
+    (checkout / "images" / name / "Dockerfile").write_text(dockerfile)
+
+
+def test_from_and_copy_from_are_edges(checkout: Path) -> None:
+    image(checkout, "top", "FROM fcbuild/web AS x\nCOPY --from=fcbuild/tool / /\nFROM x\n")
+    plan = Plan(spec.load(checkout))
+    assert plan.upon("top") == ["web", "tool"]
+    assert [str(up) for up in plan.container("top").parents] == ["container:web", "container:tool"]
+    assert "container:top" in moved(
+        checkout, lambda: edit(checkout / "images/tool/tool", "true", "false")
+    )
+
+
+def test_the_tag_of_an_image_is_its_fingerprint(checkout: Path) -> None:
+    recipe = Plan(spec.load(checkout)).container("web")
+    assert recipe.tag == f"fcbuild/web:{recipe.fingerprint[:12]}"
+
+
+def test_images_from_each_other_are_refused_with_the_cycle(checkout: Path) -> None:
+    image(checkout, "one", "FROM fcbuild/two\n")
+    image(checkout, "two", "FROM fcbuild/three\n")
+    image(checkout, "three", "FROM fcbuild/one\n")
+    with pytest.raises(SpecError, match="one -> two -> three -> one"):
+        Plan(spec.load(checkout)).container("one")
+
+
+def test_an_image_from_itself_is_refused(checkout: Path) -> None:
+    image(checkout, "one", "FROM fcbuild/one\n")
+    with pytest.raises(SpecError, match="one -> one"):
+        Plan(spec.load(checkout)).container("one")
+
+
+def test_an_unknown_image_is_refused_with_a_suggestion(checkout: Path) -> None:
+    image(checkout, "one", "FROM fcbuild/bse\n")
+    with pytest.raises(SpecError) as caught:
+        Plan(spec.load(checkout)).upon("one")
+    assert "images/one/Dockerfile: fcbuild/bse: no images/bse (did you mean base?)" in str(
+        caught.value
+    )
+
+
+def test_a_dockerfile_that_is_not_utf_8_is_a_spec_error(checkout: Path) -> None:
+    (checkout / "images/tool/Dockerfile").write_bytes(b"FROM scratch\n\xff")
+    with pytest.raises(SpecError, match="images/tool/Dockerfile: cannot be read"):
+        Plan(spec.load(checkout)).container("tool")
+
+
+def test_a_dockerfile_keeps_its_line_ends_and_loses_its_byte_order_mark(checkout: Path) -> None:
+    (checkout / "images/tool/Dockerfile").write_bytes(b"\xef\xbb\xbfFROM fcbuild/base\r\n")
+    plan = Plan(spec.load(checkout))
+    assert plans.read_dockerfile(plan.specs.images["tool"]) == "FROM fcbuild/base\r\n"
+    assert plan.upon("tool") == ["base"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["changed: a"]),
+        ({"a": 1}, {"b": 1}, ["removed: a", "added: b"]),
+        (
+            {"context": {"x": "1", "y": "1"}},
+            {"context": {"x": "2", "z": "1"}},
+            ["changed: context/x", "removed: context/y", "added: context/z"],
+        ),
+        ({"a": {"b": 1}}, {"a": 1}, ["changed: a"]),
+        ({"a": [1, 2]}, {"a": [2, 1]}, ["changed: a"]),
+    ],
+)
+def test_explain_names_each_key_that_differs(old: Any, new: Any, lines: list[str]) -> None:
+    assert explain(old, new) == lines
+
+
+def test_explain_names_the_file_that_moved_a_fingerprint(checkout: Path) -> None:
+    old = Plan(spec.load(checkout)).container("web").document
+    edit(checkout / "images/web/index.html", "Hi", "Ho")
+    new = Plan(spec.load(checkout)).container("web").document
+    assert explain(old, new) == ["changed: context/index.html"]
+
+
+def test_golden_recipes(checkout: Path, golden: Golden) -> None:
+    plan = Plan(spec.load(checkout))
+    recipes = [*plan.all(), plan.container("web"), plan.container("tool")]
+    golden(
+        "recipes",
+        {str(recipe): [recipe.fingerprint, recipe.document] for recipe in recipes},
+    )
+
+
+def test_golden_api_bodies(golden: Golden) -> None:
+    machine = config.for_image(
+        kernel=Path("/k/vmlinux"),
+        rootfs=Path("/r/rootfs.ext4"),
+        vsock=Path("/run/v.sock"),
+        vcpus=2,
+        memory_mib=128,
+    )
+    golden("api-calls", [[path, body] for path, body in machine.calls()])
+
+
+def test_the_command_line_is_that_of_the_boot_contract() -> None:
+    contract = Path(config.__file__).parents[1] / "guest" / "BOOT_CONTRACT.md"
+    section = " ".join(contract.read_text().partition("## 5.")[2].split())
+    assert f"`{config.CMDLINE}`" in section
+    assert len(config.CMDLINE) < config.CMDLINE_MAX

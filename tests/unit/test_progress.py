@@ -1,0 +1,99 @@
+"""What is said while things go on: lines always, live lines and colours on a terminal only."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from fcbuild import progress
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(progress, "_LIVE_EVERY_S", 0.0)
+
+
+def step() -> None:
+    with progress.step("compiling"):
+        progress.detail("cc a.c")
+        progress.say("a warning")
+
+
+def test_piped_there_are_lines_and_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    step()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines[:2] == ["compiling ...", "a warning"]
+    assert lines[2].startswith("compiling: ")
+    assert "\x1b" not in captured.err
+    assert "\r" not in captured.err
+    assert progress.colour("x", "31") == "x"
+
+
+def test_on_a_terminal_the_live_line_is_cleared(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step()
+    err = capsys.readouterr().err
+    assert "cc a.c\r\x1b[K" in err
+    assert err.index("cc a.c") < err.index("\r\x1b[K") < err.index("a warning")
+    assert err.endswith("s\n")
+
+
+def test_a_live_line_shows_nothing_that_moves_the_cursor(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress.step("x"):
+        progress.detail("a\x1b[2Jb\nc\td")
+    shown = capsys.readouterr().err.partition("...\n")[2].partition("\r\x1b[K")[0]
+    assert "b c d" in shown
+    assert shown.isprintable()
+
+
+def test_no_color_has_no_colours(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert progress.colour("x", "31") == "\x1b[31mx\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "")
+    assert progress.colour("x", "31") == "x"
+
+
+def test_a_step_that_fails_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError), progress.step("compiling"):
+        raise RuntimeError
+    assert capsys.readouterr().err == "compiling ...\n"
+
+
+def test_steps_may_be_nested(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.step("outer"), progress.step("inner"):
+        pass
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "outer ...",
+        "inner ...",
+        "inner",
+        "outer",
+    ]
+
+
+def test_a_detail_outside_of_a_step_is_not_shown(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress.detail("x")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (10, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (200, "3 min 20 s"),
+    ],
+)
+def test_durations_are_as_people_read_them(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text

@@ -1,0 +1,95 @@
+"""A user's checkout in a directory of its own, for tests that run the real commands in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+# Shared by all tests and by the checkout itself, so that nothing is built twice.
+STORE = Path(os.environ.get("FCBUILD_STORE") or ROOT / "artifacts" / "store")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did. output: standard output and error, as they came."""
+
+    status: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A copy of the checkout's own files, with the real store."""
+
+    root: Path
+
+    def doit(self, *args: str, env: dict[str, str] | None = None, timeout_s: float = 900) -> Result:
+        done = subprocess.run(
+            self.argv(*args),
+            cwd=self.root,
+            env=self.env(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout)
+
+    def argv(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "doit", *args]
+
+    def env(self, extra: dict[str, str] | None = None) -> dict[str, str]:
+        return {**os.environ, "FCBUILD_STORE": str(STORE), **(extra or {})}
+
+    def image(self, name: str, toml: str, dockerfile: str, **files: str) -> None:
+        """Add an image. Names of files: "." is written as "__"."""
+        directory = self.root / "images" / name
+        directory.mkdir()
+        (directory / "image.toml").write_text(toml)
+        (directory / "Dockerfile").write_text(dockerfile)
+        for file, text in files.items():
+            (directory / file.replace("__", ".")).write_text(text)
+
+    def receipt(self, name: str) -> Any:
+        return json.loads((self.root / "artifacts" / "receipts" / f"{name}.json").read_text())
+
+
+def make(root: Path) -> Workspace:
+    """Copy what a clone would have to `root`."""
+    for part in ("fcbuild", "images", "kernels"):
+        shutil.copytree(
+            ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", ".*")
+        )
+    for file in ("dodo.py", "pyproject.toml"):
+        shutil.copy(ROOT / file, root)
+    return Workspace(root)
+
+
+def engine_trouble() -> str | None:
+    """Return why there is no container engine to test with, or None."""
+    try:
+        subprocess.run(["docker", "version"], check=True, capture_output=True, timeout=20)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"no container engine answers: {error}"
+    return None
+
+
+def registry_trouble(reference: str) -> str | None:
+    """Return why an image cannot be had from its registry, or None."""
+    held = ["docker", "image", "inspect", reference]
+    if subprocess.run(held, check=False, capture_output=True).returncode == 0:
+        return None
+    asked = ["docker", "manifest", "inspect", reference]
+    env = {**os.environ, "DOCKER_CLI_EXPERIMENTAL": "enabled"}
+    done = subprocess.run(asked, check=False, capture_output=True, text=True, timeout=60, env=env)
+    return f"no registry answers for {reference}" if done.returncode else None
