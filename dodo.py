@@ -93,7 +93,7 @@ def task__agent() -> dict[str, Any]:
 )
 def task_test(unit: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
     """run the tests (--unit: only the fast ones)"""
-    return tasks.test(unit=unit)
+    return project.test(unit=unit)
 
 
 def task_lint() -> dict[str, Any]:

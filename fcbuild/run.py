@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -17,7 +19,7 @@ from fcbuild import progress
 from fcbuild.errors import CommandFailed, ToolMissing
 
 TAIL_LINES = 20  # of a failed tool's output, in the error
-_GRACE_S = 5.0  # between SIGTERM and SIGKILL
+_GRACE_S = 20.0  # between SIGTERM and SIGKILL: mmdebstrap removes what it unpacked
 
 # Variables that change what a tool prints, or in which language, are not passed on.
 _DROPPED = ("LANG", "LANGUAGE", "LC_", "GREP_", "MAKEFLAGS", "SOURCE_DATE_EPOCH")
@@ -66,6 +68,8 @@ def run(
             stdout=stdout or subprocess.PIPE,
             stderr=subprocess.PIPE if stdout else subprocess.STDOUT,
             env=environment(env),
+            # A group of its own: a Ctrl-C on the terminal reaches us, and we end all of it.
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise ToolMissing(f"{error.filename} is not installed", hint=hint) from error
@@ -127,7 +131,7 @@ def _feed(
     # first and reading afterwards cannot block both sides.
     assert process.stdin is not None
     # A tool that does not read blocks us in a write, which only its end ends.
-    timer = threading.Timer(deadline - time.monotonic(), process.kill)
+    timer = threading.Timer(deadline - time.monotonic(), _signal_group, [process, signal.SIGKILL])
     timer.start()
     try:
         with process.stdin:
@@ -145,7 +149,8 @@ def _lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
-        while selector.select(max(0.0, deadline - time.monotonic())):
+        # The clock is asked too: a pipe that always holds something never lets select time out.
+        while (left := deadline - time.monotonic()) > 0 and selector.select(left):
             chunk = os.read(stream.fileno(), 1 << 16)
             if not chunk:
                 break
@@ -157,13 +162,18 @@ def _lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
         yield pending
 
 
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.terminate()
+        _signal_group(process, signal.SIGTERM)
         try:
             process.wait(timeout=_GRACE_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            _signal_group(process, signal.SIGKILL)
             process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from fcbuild.errors import SpecError, did_you_mean
 
-# A name becomes a doit task, a directory, an image tag, an argument and a host name. No dot at the
-# start (hidden files), no "=" or ":" (doit's own syntax), lower case (image tags).
-NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+# A name becomes a doit task, a directory, a host name and, the strictest of them, part of an image
+# reference: path-component in the grammar of the OCI distribution specification.
+NAME = re.compile(r"(?=.{1,63}\Z)[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -278,7 +278,8 @@ def _tables(parent: Path, filename: str, problems: list[str]) -> Iterable[tuple[
         where = f"{parent.name}/{name}/{filename}"
         if not NAME.fullmatch(name):
             problems.append(
-                f"{where}: the directory's name must be lower case letters, digits, '.', '_', '-'"
+                f"{where}: the directory's name must be lower case letters and digits, "
+                "joined by '.', '_' or '-', 63 at most"
             )
         yield name, _read(path, where, problems)
 
@@ -323,7 +324,7 @@ def _image(name: str, table: _Table, root: Path, problems: list[str]) -> ImageSp
         free=rootfs.size("free", 32 * MIB),
         vcpus=machine.integer("vcpus", 1, 1, MAX_VCPUS),
         memory=memory,
-        deadline=boot.time("deadline", 60_000),
+        deadline=boot.time("deadline", 30_000),
         stop_grace=boot.time("stop_grace", 10_000),
         expect_exit=boot.integer("expect_exit", -1, 0, 255),
         checks=tuple(filter(None, map(_check, table.tables("check")))),

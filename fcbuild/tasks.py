@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from doit import get_var
@@ -178,6 +178,11 @@ class Project:
     def show_plan(self) -> Task:
         return {"actions": [partial(act, self.print_plan)], "uptodate": [False], **_OPEN}
 
+    def test(self, *, unit: bool) -> Task:
+        prepare = [] if unit else [partial(act, self.prepare_tests)]
+        pytest = partial(act, _python, "-m", "pytest", "tests/unit" if unit else "tests")
+        return {"actions": [*prepare, pytest], "uptodate": [False], **_OPEN}
+
     def product(
         self,
         name: str,
@@ -288,10 +293,26 @@ class Project:
             f" ({times['start_to_init']} ms to PID 1), {times['total']} ms in all"
         )
         for check in receipt.checks:
-            print(f"check     passed: {next(iter(check.values()))}: {check['detail']}")
+            print(f"check     passed: {check['title']}: {check['detail']}")
         if receipt.exit:
             print(f"exit      {receipt.exit['code']} ({receipt.exit['reason']})")
         print(f"receipt   {os.path.relpath(receipt_path)}")
+
+    def prepare_tests(self) -> None:
+        """Build what the boot tests stand on, where its progress can be seen and no test's
+        deadline counts."""
+        from fcbuild.errors import ToolMissing
+
+        try:
+            for name in self.plan.specs.kernels:
+                if name != KVM_HOST or self.emulated:
+                    self.pipeline.kernel(name)
+            self.pipeline.program(self.plan.agent)
+            for name in self.plan.bootable():
+                if not self.pipeline.unreachable(name):
+                    self.pipeline.rootfs(name)
+        except ToolMissing as error:
+            progress.say(f"tests that need it will be skipped: {error}")
 
     def host(self) -> Host:
         """Return where Firecracker runs. Raises ToolMissing; says so when it is emulated."""
@@ -356,23 +377,25 @@ def asked(current: Callable[[], bool]) -> bool:
 
 
 def interruptible() -> None:
-    """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that no VM or container stays behind."""
+    """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that no VM or container stays behind, and
+    answer all three in one line."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+    unhandled = sys.excepthook
 
+    def without_traceback(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            progress.say("interrupted: what was under way is undone, what was finished is kept")
+        else:
+            unhandled(kind, error, trace)
 
-def test(*, unit: bool) -> Task:
-    """The task that runs the tests."""
-    places = ["tests/unit"] if unit else ["tests"]
-    return {
-        "actions": [partial(act, _python, "-m", "pytest", *places)],
-        "uptodate": [False],
-        **_OPEN,
-    }
+    sys.excepthook = without_traceback
 
 
 def lint() -> Task:

@@ -10,15 +10,13 @@ import contextlib
 import json
 import os
 import socket
-import socketserver
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 VERSION = "1.12.1"
 EVENTS, STDOUT, STDERR, CONTROL, FORWARD = 10240, 10241, 10242, 10250, 10251
@@ -99,6 +97,17 @@ def main() -> None:
     Guest(firecracker).play()
 
 
+def _serve(listener: socket.socket, handle: Callable[[socket.socket], None]) -> None:
+    """Handle each connection in a thread of its own."""
+
+    def accept() -> None:
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=handle, args=[connection], daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
 class Firecracker:
     """The API's state machine: resources are configured, then the instance is started."""
 
@@ -121,8 +130,34 @@ class Firecracker:
         self.bodies: dict[str, dict[str, Any]] = {}
 
     def serve(self, api_socket: str) -> None:
-        server = socketserver.UnixStreamServer(api_socket, _handler(self))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(api_socket)
+        listener.listen()
+        _serve(listener, self._api)
+
+    def _api(self, connection: socket.socket) -> None:
+        """Answer the requests of one connection; http.server is slow to import."""
+        with connection, connection.makefile("rwb", buffering=0) as file:
+            while request := file.readline().split():
+                length = 0
+                while header := file.readline().strip().lower():
+                    if header.startswith(b"content-length:"):
+                        length = int(header.partition(b":")[2])
+                body = json.loads(file.read(length)) if length else None
+                path = request[1].decode()
+                if request[0] == b"GET":
+                    self._answer(file, "200 OK", {"firecracker_version": VERSION})
+                elif fault := self.put(path, body):
+                    self._answer(file, "400 Bad Request", {"fault_message": fault})
+                else:
+                    self._answer(file, "204 No Content", None)
+                    if path == "/actions":
+                        self.started.set()
+
+    def _answer(self, file: IO[bytes], status: str, content: dict[str, str] | None) -> None:
+        body = json.dumps(content) if content else ""
+        length = f"Content-Length: {len(body)}\r\n" if content else ""
+        file.write(f"HTTP/1.1 {status}\r\n{length}\r\n{body}".encode())
 
     def put(self, path: str, body: dict[str, Any]) -> str | None:
         """Take one PUT; return the fault message when it is refused."""
@@ -150,7 +185,7 @@ class Firecracker:
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(body["uds_path"])
             listener.listen()
-            threading.Thread(target=self._serve_ports, args=[listener], daemon=True).start()
+            _serve(listener, self._port)
         self.bodies[path] = body
         with (self.run_dir / "calls.jsonl").open("a") as calls:
             print(json.dumps([path, body]), file=calls)
@@ -161,13 +196,7 @@ class Firecracker:
             return "Cannot start microvm without kernel configuration."
         if self.started.is_set():
             return "The requested operation is not supported after starting the microVM."
-        self.started.set()
-        return None
-
-    def _serve_ports(self, listener: socket.socket) -> None:
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=self._port, args=[connection], daemon=True).start()
+        return None  # it starts once this is answered
 
     def _port(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rwb", buffering=0) as file:
@@ -259,32 +288,3 @@ class Guest:
 
     def do_leave(self, status: int) -> None:
         os._exit(status)
-
-
-def _handler(firecracker: Firecracker) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self._answer(200, {"firecracker_version": VERSION})
-
-        def do_PUT(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            fault = firecracker.put(self.path, body)
-            if fault is None:
-                self._answer(204, None)
-            else:
-                self._answer(400, {"fault_message": fault})
-
-        def _answer(self, status: int, content: dict[str, str] | None) -> None:
-            self.send_response(status)
-            data = b"" if content is None else json.dumps(content).encode()
-            if data:
-                self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    return Handler

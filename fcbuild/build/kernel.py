@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,14 +46,13 @@ def build(
     archive, source = _source(spec, engine, toolchain, downloads, stage)
     tree = stage.scratch / "src"
     tree.mkdir()
-    shutil.copyfile(archive, tree / "archive")
 
     def inside(script: str, what: str, timeout_s: float) -> None:
         engine.run(
             toolchain,
-            ["sh", "-euc", script],
+            ["bash", "-euo", "pipefail", "-c", script],
             what=what,
-            mounts={tree: "/src:rw", stage.directory: "/out:rw"},
+            mounts={archive: "/archive:ro", tree: "/src:rw", stage.directory: "/out:rw"},
             log=stage.log,
             log_path=stage.log_path,
             timeout_s=timeout_s,
@@ -154,17 +152,17 @@ apt-get -qq download "$1"
 cat ./*.deb > /out/file
 """
 
-# A source package holds the tarball; both kinds of source end as a tree in /src/linux.
+# A source package holds the tarball; both kinds of source end as a tree in /src/linux. With
+# pipes, a failure of any part has to count: dash has no pipefail, so bash runs it.
 _CONFIGURE = """
-cd /src
-if head -c 8 archive | grep -q '^!<arch>'; then
-    dpkg-deb --fsys-tarfile archive | tar -x --wildcards './usr/src/linux-source-*.tar.xz'
-    mv usr/src/linux-source-*.tar.xz archive
+mkdir /src/linux
+cd /src/linux
+if head -c 8 /archive | grep -q '^!<arch>'; then
+    dpkg-deb --fsys-tarfile /archive | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' \
+        | xz -d | tar -x --strip-components=1
+else
+    xz -d < /archive | tar -x --strip-components=1
 fi
-mkdir linux
-tar -xf archive -C linux --strip-components=1
-rm -rf archive usr
-cd linux
 make allnoconfig
 cat ../fragments >> .config
 make olddefconfig

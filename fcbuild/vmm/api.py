@@ -39,7 +39,11 @@ class Api:
 
     def version(self) -> str:
         """Return Firecracker's version. Raises ApiError, VmmError."""
-        return str(self._call("GET", "/version")["firecracker_version"])
+        answer = self._call("GET", "/version")
+        try:
+            return str(answer["firecracker_version"])
+        except (KeyError, TypeError) as error:
+            raise VmmError(f"Firecracker does not say its version: {answer!r}") from error
 
     def put(self, path: str, body: dict[str, Any]) -> None:
         """Configure one resource. Raises ApiError with Firecracker's own fault message."""
@@ -63,7 +67,12 @@ class Api:
                 f"Firecracker's API socket failed at {method} {path}: {error}"
             ) from error
         if answer.ok:
-            return answer.json() if answer.content else None
+            try:
+                return answer.json() if answer.content else None
+            except ValueError as error:
+                raise VmmError(
+                    f"Firecracker's answer to {method} {path} is not JSON: {answer.text[:_SHOWN]!r}"
+                ) from error
         raise ApiError(method, path, answer.status_code, _fault(answer))
 
 

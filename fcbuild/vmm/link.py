@@ -82,12 +82,20 @@ class Link:
         self._received = {STDOUT: 0, STDERR: 0}
         self._sent: dict[int, int] | None = None  # what the exit event says of them
         self._said_end = False
+        self._thread: threading.Thread | None = None
         for port in (EVENTS, STDOUT, STDERR):
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            listener.bind(str(self.path(port)))
+            try:
+                listener.bind(str(self.path(port)))
+            except OSError as error:
+                listener.close()
+                self.close()
+                raise VmmError(
+                    f"cannot listen on {self.path(port)}: {error}",
+                    hint="a socket's path has at most 107 bytes: set TMPDIR to a short one",
+                ) from error
             listener.listen(4)
             self._selector.register(listener, selectors.EVENT_READ, port)
-        self._thread: threading.Thread | None = None
 
     def path(self, port: int) -> Path:
         """Return the socket at which a guest reaches this port of the host."""
@@ -130,8 +138,11 @@ class Link:
     def control(self, line: str, timeout_s: float) -> None:
         """Give PID 1 one order. Raises VmmError unless it answers ok."""
         with self.connect(CONTROL, timeout_s) as connection:
-            connection.sendall(f"{line}\n".encode())
-            answer = read_line(connection).decode("utf-8", "replace")
+            try:
+                connection.sendall(f"{line}\n".encode())
+                answer = read_line(connection).decode("utf-8", "replace")
+            except OSError as error:
+                raise VmmError(f"PID 1 does not answer {line!r}: {error}") from error
         if answer != "ok":
             raise VmmError(f"PID 1 does not take {line!r}: {answer or 'no answer'}")
 

@@ -281,7 +281,12 @@ def last_lines(path: Path) -> list[str]:
         "".join(c for c in line if c.isprintable() or c == "\t").rstrip()
         for line in text.splitlines()
     ]
-    return [line for line in lines if line][-CONSOLE_LINES:]
+    kept = [line for line in lines if line]
+    for number, line in enumerate(kept):
+        if "Kernel panic" in line:
+            # What follows, a call trace, may be longer than what is shown, and says less.
+            return kept[max(0, number - CONSOLE_LINES // 2) :][:CONSOLE_LINES]
+    return kept[-CONSOLE_LINES:]
 
 
 def _left(deadline: float) -> float:

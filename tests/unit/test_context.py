@@ -252,10 +252,8 @@ def test_canonical_json_of_different_values_differs() -> None:
 
 
 def test_a_fingerprint_covers_kind_schema_and_inputs() -> None:
-    assert (
-        len({fingerprint(*of) for of in [("a", 1, {}), ("b", 1, {}), ("a", 2, {}), ("a", 1, [])]})
-        == 4
-    )
+    prints = [fingerprint("a", 1, {}), fingerprint("b", 1, {}), fingerprint("a", 2, {})]
+    assert len({*prints, fingerprint("a", 1, [])}) == 4
 
 
 def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import io
 
 import pytest
 
 from fcbuild import progress
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(progress, "_LIVE_EVERY_S", 0.0)
 
@@ -34,30 +39,28 @@ def test_piped_there_are_lines_and_no_escapes(capsys: pytest.CaptureFixture[str]
     assert progress.colour("x", "31") == "x"
 
 
-def test_on_a_terminal_the_live_line_is_cleared(
-    terminal: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    step()
-    err = capsys.readouterr().err
-    assert "cc a.c\r\x1b[K" in err
-    assert err.index("cc a.c") < err.index("\r\x1b[K") < err.index("a warning")
-    assert err.endswith("s\n")
+def test_on_a_terminal_the_live_line_is_cleared() -> None:
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        step()
+    shown = terminal.getvalue()
+    assert "cc a.c\r\x1b[K" in shown
+    assert shown.index("\r\x1b[K") < shown.index("a warning")
+    assert shown.endswith(" s\n")
 
 
-def test_a_live_line_shows_nothing_that_moves_the_cursor(
-    terminal: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with progress.step("x"):
+def test_a_live_line_shows_nothing_that_moves_the_cursor() -> None:
+    with contextlib.redirect_stderr(Terminal()) as terminal, progress.step("x"):
         progress.detail("a\x1b[2Jb\nc\td")
-    shown = capsys.readouterr().err.partition("...\n")[2].partition("\r\x1b[K")[0]
+    shown = terminal.getvalue().partition("...\n")[2].partition("\r\x1b[K")[0]
     assert "b c d" in shown
     assert shown.isprintable()
 
 
-def test_no_color_has_no_colours(terminal: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert progress.colour("x", "31") == "\x1b[31mx\x1b[0m"
-    monkeypatch.setenv("NO_COLOR", "")
-    assert progress.colour("x", "31") == "x"
+def test_no_color_has_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.redirect_stderr(Terminal()):
+        assert progress.colour("x", "31") == "\x1b[31mx\x1b[0m"
+        monkeypatch.setenv("NO_COLOR", "")
+        assert progress.colour("x", "31") == "x"
 
 
 def test_a_step_that_fails_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,11 +80,10 @@ def test_steps_may_be_nested(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_a_detail_outside_of_a_step_is_not_shown(
-    terminal: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    progress.detail("x")
-    assert capsys.readouterr().err == ""
+def test_a_detail_outside_of_a_step_is_not_shown() -> None:
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        progress.detail("x")
+    assert terminal.getvalue() == ""
 
 
 @pytest.mark.parametrize(

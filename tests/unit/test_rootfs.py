@@ -14,6 +14,8 @@ from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError
 from fcbuild.spec import MIB
 
+Entry = tuple[tarfile.TarInfo, bytes]
+
 LONG = "usr/" + "d" * 120 + "/" + "f" * 120
 PASSWD = "root:x:0:0::/root:/bin/sh\n"
 
@@ -32,9 +34,7 @@ def directory(name: str) -> Entry:
     return entry(name, kind=tarfile.DIRTYPE)
 
 
-def tar(
-    path: Path, *entries: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT
-) -> Path:
+def tar(path: Path, *entries: Entry, form: int = tarfile.PAX_FORMAT) -> Path:
     with tarfile.open(path, "w", format=form) as archive:
         for info, data in entries:
             archive.addfile(info, io.BytesIO(data))

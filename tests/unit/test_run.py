@@ -10,6 +10,7 @@ from typing import IO
 
 import pytest
 
+from fcbuild import progress
 from fcbuild import run as runs
 from fcbuild.errors import CommandFailed, ToolMissing
 from fcbuild.run import TAIL_LINES, environment, need, output, run
@@ -19,6 +20,10 @@ LONG_S = 60.0  # longer than any test may take
 
 def sh(script: str, *, timeout_s: float = 20.0, **kwargs: object) -> None:
     run(["sh", "-c", script], what="the tool", timeout_s=timeout_s, **kwargs)  # type: ignore[arg-type]
+
+
+def fill(to: IO[bytes]) -> None:
+    to.write(bytes(1 << 22))
 
 
 def gone(pid: int) -> bool:
@@ -80,7 +85,7 @@ def test_need_finds_a_tool_or_names_its_package() -> None:
 def test_a_tool_is_ended_when_its_time_is_up(tmp_path: Path, noise: str) -> None:
     begun = time.monotonic()
     with pytest.raises(CommandFailed, match="did not end within") as caught:
-        sh(f"echo $$ > {tmp_path}/pid; {noise} exec sleep {LONG_S}", timeout_s=0.3)
+        sh(f"echo $$ > {tmp_path}/pid; {noise} exec sleep {LONG_S}", timeout_s=0.8)
     assert time.monotonic() - begun < LONG_S / 2
     assert caught.value.tail == (("noise",) if noise else ())
     assert gone(int((tmp_path / "pid").read_text()))
@@ -88,7 +93,7 @@ def test_a_tool_is_ended_when_its_time_is_up(tmp_path: Path, noise: str) -> None
 
 def test_a_tool_that_prints_without_end_is_ended_too() -> None:
     with pytest.raises(CommandFailed, match="did not end within"):
-        run(["yes"], what="yes", timeout_s=0.3)
+        run(["yes"], what="yes", timeout_s=0.8)
 
 
 def test_a_tool_that_does_not_take_its_input_is_ended_too() -> None:
@@ -97,8 +102,8 @@ def test_a_tool_that_does_not_take_its_input_is_ended_too() -> None:
         run(
             ["sleep", str(LONG_S)],
             what="a deaf tool",
-            timeout_s=0.3,
-            stdin=lambda to: to.write(bytes(1 << 20)) and None,
+            timeout_s=0.8,
+            stdin=fill,
         )
     assert time.monotonic() - begun < LONG_S / 2
 
@@ -110,7 +115,7 @@ def test_a_tool_that_ignores_sigterm_is_killed(
     with pytest.raises(CommandFailed):
         sh(
             f"trap '' TERM; echo $$ > {tmp_path}/pid; echo up; exec sleep {LONG_S}",
-            timeout_s=0.3,
+            timeout_s=0.8,
         )
     assert gone(int((tmp_path / "pid").read_text()))
 
@@ -122,7 +127,7 @@ def test_an_interruption_ends_the_tool(
     def interrupted(text: str) -> None:
         raise error
 
-    monkeypatch.setattr(runs.progress, "detail", interrupted)
+    monkeypatch.setattr(progress, "detail", interrupted)
     with pytest.raises(error):
         sh(f"echo $$ > {tmp_path}/pid; echo up; exec sleep {LONG_S}")
     assert gone(int((tmp_path / "pid").read_text()))
@@ -131,11 +136,11 @@ def test_an_interruption_ends_the_tool(
 def test_input_is_fed_and_output_goes_to_the_file(tmp_path: Path) -> None:
     data = os.urandom(1 << 20)
 
-    def fill(to: IO[bytes]) -> None:
+    def feed(to: IO[bytes]) -> None:
         to.write(data)
 
     with (tmp_path / "out").open("wb") as out, (tmp_path / "log").open("wb") as log:
-        sh("cat > all; cat all; echo said >&2; rm all", stdin=fill, stdout=out, log=log)
+        sh("cat > all; cat all; echo said >&2; rm all", stdin=feed, stdout=out, log=log)
     assert (tmp_path / "out").read_bytes() == data
     assert (tmp_path / "log").read_bytes() == b"said\n"
 
@@ -147,15 +152,15 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_tool_that_ends_before_it_has_read_all_says_why_itself() -> None:
     with pytest.raises(CommandFailed, match=r"\| no room"):
-        sh("echo no room; exit 1", stdin=lambda to: to.write(bytes(1 << 22)) and None)
+        sh("echo no room; exit 1", stdin=fill)
 
 
 def test_an_error_while_feeding_is_not_hidden() -> None:
-    def fill(to: IO[bytes]) -> None:
+    def feed(to: IO[bytes]) -> None:
         raise ValueError("the context is bad")
 
     with pytest.raises(ValueError, match="the context is bad"):
-        sh("cat", stdin=fill)
+        sh("cat", stdin=feed)
 
 
 def test_without_input_a_tool_reads_nothing(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_an_empty_image_toml_has_the_defaults(checkout: Path) -> None:
     assert (image.vcpus, image.memory, image.deadline, image.stop_grace) == (
         1,
         128 * MIB,
-        60_000,
+        30_000,
         10_000,
     )
     assert (image.bootstrap, dict(image.build_args), image.build_target) == (None, {}, None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -251,7 +253,7 @@ def test_the_first_of_two_that_both_built_wins(store: Store) -> None:
         other = Store(store.root)
         # Another builder that did not see the lock: a store on a file system without flock.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stores.fcntl, "flock", lambda *args: None)
+            patch.setattr(fcntl, "flock", lambda *args: None)
             other.obtain(RECIPE, build)
         stage.file("init").write_bytes(b"second")
 
@@ -295,7 +297,7 @@ def test_a_store_of_another_user_is_named(
 ) -> None:
     """Root may write everywhere, so the refusal is made up."""
     store.obtain(Recipe("init", "other", {}), build)
-    opened, made = Path.open, stores.tempfile.mkdtemp
+    opened, made = Path.open, tempfile.mkdtemp
 
     def open_refused(path: Path, *args: Any, **kwargs: Any) -> Any:
         if path.parent.name == part:
@@ -308,7 +310,7 @@ def test_a_store_of_another_user_is_named(
         return made(*args, **kwargs)
 
     monkeypatch.setattr(Path, "open", open_refused)
-    monkeypatch.setattr(stores.tempfile, "mkdtemp", make_refused)
+    monkeypatch.setattr(tempfile, "mkdtemp", make_refused)
     with pytest.raises(StoreError, match="cannot be written: Permission denied"):
         store.obtain(RECIPE, build)
 
