@@ -205,6 +205,7 @@ def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, toolchain: Recipe) -> R
         spec.name,
         {
             "boot_contract": BOOT_CONTRACT,
+            "mke2fs.conf": fingerprint.describe(PACKAGE / "build" / "mke2fs.conf"),
             "hostname": spec.hostname,
             "size": spec.size,
             "free": spec.free,

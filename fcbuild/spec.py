@@ -49,7 +49,7 @@ class HttpCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class LogCheck:
-    """A regular expression to find in what the guest's program and console print."""
+    """A regular expression to find in a line of what the program prints."""
 
     pattern: str
 
@@ -308,8 +308,8 @@ def _image(name: str, table: _Table, root: Path, problems: list[str]) -> ImageSp
         lambda v: -1 if v == "auto" else _quantity(v, _SIZE),
     )
     memory = machine.size("memory", 128 * MIB)
-    if memory % MIB:
-        machine.problem("memory", "a whole number of MiB", machine.values["memory"])
+    if memory % MIB or not memory:
+        machine.problem("memory", "a whole number of MiB, 1 at least", machine.values["memory"])
     default_hostname = re.sub(r"[^A-Za-z0-9-]", "-", name)
     spec = ImageSpec(
         name=name,

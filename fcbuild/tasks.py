@@ -228,9 +228,9 @@ class Project:
         self.states[str(recipe)] = state
         return {"state": state, "note": recipe.short}
 
-    def make_image(self, name: str) -> Task:
+    def make_image(self, name: str) -> Task | None:
         if self.skip(name):
-            return {"state": "skipped", "note": self.skipped[name]}
+            return None  # rootfs:NAME says it
         return self.made(self.plan.container(name), self.pipeline.container(name))
 
     def make_kernel(self, name: str) -> tuple[Artifact, State]:

@@ -159,12 +159,11 @@ def _run(spec: ImageSpec, machine: Machine, host: Host, results: list[CheckResul
     if spec.expect_exit is not None:
         machine.wait_for_end(deadline)
         _check_exit(spec, spec.expect_exit, machine)
-    elif machine.exit is None:
-        machine.stop(stop_by)
     else:
-        # A service that ended before it was told to.
-        machine.wait_for_end(stop_by)
-        _check_exit(spec, 0, machine)
+        machine.stop(stop_by)
+        if "stopping" not in machine.timings.stages:
+            # A service that ended before it was told to.
+            _check_exit(spec, 0, machine)
 
 
 def _check(machine: Machine, results: list[CheckResult], deadline: float) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 VERSION = "1.12.1"
 EVENTS, STDOUT, STDERR, CONTROL, FORWARD = 10240, 10241, 10242, 10250, 10251
@@ -108,6 +108,12 @@ def _serve(listener: socket.socket, handle: Callable[[socket.socket], None]) -> 
     threading.Thread(target=accept, daemon=True).start()
 
 
+def _answer(connection: socket.socket, status: str, content: dict[str, str] | None) -> None:
+    body = json.dumps(content) if content else ""
+    length = f"Content-Length: {len(body)}\r\n" if content else ""
+    connection.sendall(f"HTTP/1.1 {status}\r\n{length}\r\n{body}".encode())
+
+
 class Firecracker:
     """The API's state machine: resources are configured, then the instance is started."""
 
@@ -137,27 +143,22 @@ class Firecracker:
 
     def _api(self, connection: socket.socket) -> None:
         """Answer the requests of one connection; http.server is slow to import."""
-        with connection, connection.makefile("rwb", buffering=0) as file:
+        with connection, connection.makefile("rb") as file:
             while request := file.readline().split():
                 length = 0
                 while header := file.readline().strip().lower():
                     if header.startswith(b"content-length:"):
                         length = int(header.partition(b":")[2])
-                body = json.loads(file.read(length)) if length else None
+                body = json.loads(file.read(length) or b"{}")
                 path = request[1].decode()
                 if request[0] == b"GET":
-                    self._answer(file, "200 OK", {"firecracker_version": VERSION})
+                    _answer(connection, "200 OK", {"firecracker_version": VERSION})
                 elif fault := self.put(path, body):
-                    self._answer(file, "400 Bad Request", {"fault_message": fault})
+                    _answer(connection, "400 Bad Request", {"fault_message": fault})
                 else:
-                    self._answer(file, "204 No Content", None)
+                    _answer(connection, "204 No Content", None)
                     if path == "/actions":
                         self.started.set()
-
-    def _answer(self, file: IO[bytes], status: str, content: dict[str, str] | None) -> None:
-        body = json.dumps(content) if content else ""
-        length = f"Content-Length: {len(body)}\r\n" if content else ""
-        file.write(f"HTTP/1.1 {status}\r\n{length}\r\n{body}".encode())
 
     def put(self, path: str, body: dict[str, Any]) -> str | None:
         """Take one PUT; return the fault message when it is refused."""

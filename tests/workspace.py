@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 # Shared by all tests and by the checkout itself, so that nothing is built twice.
@@ -62,6 +68,49 @@ class Workspace:
 
     def receipt(self, name: str) -> Any:
         return json.loads((self.root / "artifacts" / "receipts" / f"{name}.json").read_text())
+
+    @contextmanager
+    def interrupt(self, *args: str, after: str, number: signal.Signals) -> Iterator[None]:
+        """Run a command up to the line that starts with `after`, let the caller look around two
+        seconds later, then send the signal and wait for the end, which must not be a success."""
+        doit = subprocess.Popen(
+            self.argv(*args),
+            cwd=self.root,
+            env=self.env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert doit.stdout
+        watchdog = threading.Timer(300, doit.kill)
+        watchdog.start()
+        try:
+            for line in doit.stdout:
+                if line.startswith(after):
+                    break
+            # Somewhere in the middle is where it hurts.
+            threading.Event().wait(2)
+            yield
+            doit.send_signal(number)
+            output, _ = doit.communicate(timeout=120)
+        finally:
+            watchdog.cancel()
+            doit.kill()
+            doit.wait()
+        assert doit.returncode != 0
+        assert "interrupted: " in output and "Traceback" not in output
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine() -> None:
+    if trouble := engine_trouble():
+        pytest.skip(trouble)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Workspace:
+    return make(tmp_path)
 
 
 def make(root: Path) -> Workspace:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from fcbuild import context, dockerfile, progress
 from fcbuild.build import base, kernel, program, rootfs
@@ -36,16 +37,24 @@ class Pipeline:
         return self._base(self.plan.toolchain)
 
     def container(self, name: str) -> State:
-        """Have the container image of images/NAME in the engine."""
+        """Have the container image of images/NAME in the engine.
+
+        The engine keeps the image; the store keeps its inputs and log, so that a later build can
+        say what changed.
+        """
         recipe = self.plan.container(name)
         if self.engine.has(recipe.tag):
             return "stored"
         if recipe.kind == "base":
             self._base(recipe)
+            return "built"
+        for up in self.plan.upon(name):
+            self.container(up)
+        if self.store.find(recipe):  # the engine lost it
+            with self.store.log(recipe) as log:
+                self._dockerfile(name, recipe, log)
         else:
-            for up in self.plan.upon(name):
-                self.container(up)
-            self._dockerfile(name, recipe)
+            self._obtain(recipe, lambda stage: self._dockerfile(name, recipe, stage.log))
         return "built"
 
     def program(self, recipe: Recipe) -> tuple[Artifact, State]:
@@ -107,17 +116,14 @@ class Pipeline:
         base.load(self.engine, artifact, recipe.tag)
         return recipe.tag
 
-    def _dockerfile(self, name: str, recipe: Recipe) -> None:
+    def _dockerfile(self, name: str, recipe: Recipe, log: IO[bytes]) -> None:
         spec = self.plan.specs.images[name]
         if missing := self.unreachable(name):
             raise no_registry(missing)
         text = dockerfile.pin(
             read_dockerfile(spec), spec.build_args, lambda up: self.plan.container(up).tag
         )
-        with (
-            progress.step(f"{recipe}: building images/{name}/Dockerfile"),
-            self.store.log(recipe) as log,
-        ):
+        with progress.step(f"{recipe}: building images/{name}/Dockerfile"):
             self.engine.build(
                 lambda out: context.write_tar(spec.directory, text, out),
                 recipe.tag,

@@ -21,6 +21,7 @@ __all__ = ["GUEST_CID", "Exit", "Machine", "Timings"]
 CONSOLE_LINES = 15  # of the console, in an error
 CONSOLE_BYTES = 1 << 16  # from its end, to find them
 _CONNECT_S = 5.0  # to reach a port of the guest
+_DYING_S = 1.0  # for a VM to end, when a failure may come from its end
 _SOCKET_RETRY_S = 0.002  # see Machine._connect_api
 
 # The stages of the boot contract that a guest goes through, in order.
@@ -139,7 +140,7 @@ class Machine:
             except VmmError as error:
                 if type(error) is VmmError:
                     # The socket broke: Firecracker's end is the reason, and says more.
-                    self._take_until(time.monotonic() + 1.0)
+                    self._take_until(time.monotonic() + _DYING_S)
                     if self._ended:
                         self._raise_end("starting the guest")
                 raise
@@ -172,7 +173,7 @@ class Machine:
                 self._link.control("stop", _left(deadline))
             except VmmError:
                 # It may have ended by itself a moment ago; only if it has not is this an error.
-                self._take_until(time.monotonic() + 1.0)
+                self._take_until(time.monotonic() + _DYING_S)
                 if not self._ended:
                     raise
         self.wait_for_end(deadline)

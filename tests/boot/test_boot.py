@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -76,8 +74,10 @@ def test_a_changed_page_rebuilds_only_its_rootfs_and_is_served(checkout: Workspa
     result = checkout.doit("boot", "image=debian-web")
     assert result.status == 0, result.output
     built = re.findall(r"^built +(\S+)", result.output, re.MULTILINE)
-    assert built in ([], ["_image:debian-web", "rootfs:debian-web"]), result.output
-    assert "container:debian-web: changed: context/index.html" in result.output or not built
+    # Less than both where an earlier run of this test has left them.
+    assert set(built) <= {"_image:debian-web", "rootfs:debian-web"}, result.output
+    if "_image:debian-web" in built:
+        assert "container:debian-web: building" in result.output
     assert checkout.receipt("debian-web")["checks"][0]["ok"]
 
 
@@ -155,29 +155,9 @@ def test_an_interrupted_boot_leaves_nothing(checkout: Workspace, number: signal.
     toml.write_text('[[check]]\nlog = "never said"\n')  # boots, and then waits for a minute
     assert checkout.doit("build", "image=debian-web").status == 0
     before = run_dirs()
-    doit = subprocess.Popen(
-        checkout.argv("boot"),
-        cwd=checkout.root,
-        env=checkout.env(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert doit.stdout
-    watchdog = threading.Timer(120, doit.kill)
-    watchdog.start()
-    for line in doit.stdout:
-        if line.startswith("booting"):
-            break
-    # The guest's first event is on its way; somewhere in the middle is where it hurts.
-    threading.Event().wait(2)
-    (run_dir,) = run_dirs() - before
-    assert processes_of(run_dir)
-    doit.send_signal(number)
-    doit.communicate(timeout=30)
-    watchdog.cancel()
-    assert doit.returncode != 0
+    with checkout.interrupt("boot", after="booting", number=number):
+        (run_dir,) = run_dirs() - before
+        assert processes_of(run_dir)
     assert not processes_of(run_dir)
     assert run_dirs() == before
 
@@ -201,3 +181,11 @@ def test_alpine_web_answers(checkout: Workspace) -> None:
         pytest.skip(trouble)
     result = checkout.doit("boot", "image=alpine-web")
     assert result.status == 0, result.output
+
+
+def test_much_output_arrives_whole(checkout: Workspace) -> None:
+    checkout.image(
+        "talks", "[boot]\nexpect_exit = 0\n", DEBIAN + 'CMD ["sh", "-c", "seq 300000; exit 1"]\n'
+    )
+    output = kept_run_dir(failed(checkout, "talks")) / "output.log"
+    assert output.read_text() == "".join(f"{number}\n" for number in range(1, 300001))

@@ -1,21 +1,5 @@
-"""Integration tests run the user's own commands, in a checkout of their own."""
+"""Integration tests run the user's own commands, in a checkout of their own, with a real engine."""
 
-from __future__ import annotations
+from tests.workspace import checkout, engine
 
-from pathlib import Path
-
-import pytest
-
-from tests import workspace
-from tests.workspace import Workspace
-
-
-@pytest.fixture(scope="session", autouse=True)
-def engine() -> None:
-    if trouble := workspace.engine_trouble():
-        pytest.skip(trouble)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Workspace:
-    return workspace.make(tmp_path)
+__all__ = ["checkout", "engine"]

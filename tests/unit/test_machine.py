@@ -26,7 +26,7 @@ from tests import fakes
 from tests.fakes import BOOT, SERVICE, Act, Step, end, event
 
 DEADLINE_S = 20.0
-SOON_S = 0.5  # for what never comes
+SOON_S = 0.3  # for what never comes
 
 Make = Callable[..., Machine]
 
@@ -147,9 +147,9 @@ def test_a_drive_that_is_missing_is_refused_by_firecracker(make: Make, tmp_path:
 
 
 def test_a_firecracker_that_ends_at_once_says_why(make: Make) -> None:
-    with make(dies_with="Error: RunWithApi: bad seccomp filter") as vm:
-        with pytest.raises(GuestExited, match="waiting for the API socket") as caught:
-            vm.start(in_time())
+    vm = make(dies_with="Error: RunWithApi: bad seccomp filter")
+    with vm, pytest.raises(GuestExited, match="waiting for the API socket") as caught:
+        vm.start(in_time())
     assert caught.value.console == ("Error: RunWithApi: bad seccomp filter",)
     assert caught.value.stage == "kernel"
 
@@ -172,6 +172,7 @@ def test_an_api_socket_that_never_opens_is_a_timeout(make: Make) -> None:
 
 
 def test_an_api_call_that_hangs_is_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_DYING_S", 0.1)
     with make(hang="/vsock") as vm, pytest.raises(VmmError, match="did not answer PUT /vsock"):
         vm.start(time.monotonic() + 1.0)
 
@@ -298,7 +299,10 @@ def test_a_vm_that_does_not_stop_is_a_timeout(make: Make) -> None:
 @pytest.mark.parametrize(
     ("control", "said"), [("error busy\n", "does not take 'stop': error busy"), (None, "'stop'")]
 )
-def test_a_stop_that_is_refused_is_told(make: Make, control: str | None, said: str) -> None:
+def test_a_stop_that_is_refused_is_told(
+    make: Make, monkeypatch: pytest.MonkeyPatch, control: str | None, said: str
+) -> None:
+    monkeypatch.setattr(machine, "_DYING_S", 0.1)
     with make([*BOOT, ["hang"]], control=control) as vm:
         vm.start(in_time())
         vm.wait_for("exec", in_time())

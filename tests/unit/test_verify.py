@@ -225,7 +225,7 @@ def test_a_check_is_repeated_until_it_holds(boot: Boot, tmp_path: Path) -> None:
 
 LOG = "[boot]\ndeadline = '{}'\n[[check]]\nlog = 'never'\n"
 HTTP = "[boot]\ndeadline = '{}'\n[[check]]\nhttp = {{ port = 80 }}\n"
-LONG, SHORT = "20s", "700ms"
+LONG, SHORT = "20s", "400ms"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""The seam to doit: the command line's variables, and errors that end a run in words."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doit.cmd_base import ModuleTaskLoader
+from doit.doit_cmd import DoitMain
+from doit.exceptions import TaskFailed
+
+from fcbuild import tasks
+from fcbuild.errors import BuildError, SpecError, StoreError
+from fcbuild.reporter import LineReporter
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["build", "image=x"], ["kvm=native", "boot"], ["boot", "--mem=1", "-n", "2"]]
+)
+def test_known_variables_are_taken(argv: list[str]) -> None:
+    tasks.check_variables(argv)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("imgae=x", "unknown variable imgae (did you mean image?)"),
+        ("zzz=x", "unknown variable zzz"),
+        ("=x", "unknown variable "),
+        ("Image=x", "did you mean image?"),
+    ],
+)
+def test_a_variable_that_nobody_reads_is_refused(word: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        tasks.check_variables(["build", word])
+    assert said in caught.value.message.replace("=", "")
+    assert "image=" in str(caught.value.hint)
+
+
+def failing(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def test_an_error_of_ours_is_doits_failure() -> None:
+    result = tasks.act(failing(BuildError("what", hint="do")))
+    assert isinstance(result, TaskFailed)
+    assert result.message == "error: what\n  hint: do"
+
+
+def test_any_other_error_is_a_bug() -> None:
+    with pytest.raises(ZeroDivisionError):
+        tasks.act(failing(ZeroDivisionError()))
+
+
+def test_a_result_is_handed_on() -> None:
+    assert tasks.act(lambda a: {"state": a}, "built") == {"state": "built"}
+
+
+def test_an_error_while_asking_means_not_up_to_date() -> None:
+    assert tasks.asked(lambda: True)
+    assert not tasks.asked(lambda: False)
+
+    def fail() -> bool:
+        raise StoreError("damaged")
+
+    assert not tasks.asked(fail)
+
+
+@pytest.fixture
+def doit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run doit in this process, with our reporter; return its status and what it said."""
+
+    def run(*actions: Callable[[], Any]) -> tuple[int, str]:
+        def creator() -> Any:
+            for number, action in enumerate(actions):
+                yield {
+                    "name": str(number),
+                    "actions": [lambda action=action: tasks.act(action)],
+                    "io": {"capture": False},
+                    "verbosity": 2,
+                }
+
+        namespace = {
+            "task_x": creator,
+            "DOIT_CONFIG": {
+                "dep_file": str(tmp_path / "doit.db"),
+                "backend": "json",
+                "reporter": LineReporter,
+                "verbosity": 0,
+            },
+        }
+        out = tmp_path / "out"
+        status: int = DoitMain(ModuleTaskLoader(namespace)).run(["run", "-o", str(out)])
+        return status, capfd.readouterr().err + out.read_text()
+
+    return run
+
+
+Doit = Callable[..., tuple[int, str]]
+
+
+def test_a_failed_task_is_told_in_words_and_ends_with_1(doit: Doit) -> None:
+    status, said = doit(failing(BuildError("the kernel is bad", hint="fix it")))
+    assert status == 1
+    assert said == "failed   x:0\nerror: the kernel is bad\n  hint: fix it\n"
+
+
+def test_a_bug_keeps_its_traceback(doit: Doit) -> None:
+    status, said = doit(failing(ZeroDivisionError("our bug")))
+    assert status != 0
+    assert "ZeroDivisionError: our bug" in said
+
+
+def test_a_finished_task_is_one_line(doit: Doit) -> None:
+    status, said = doit(lambda: {"state": "built", "note": "0123456789ab"}, lambda: None)
+    assert (status, said) == (0, "built    x:0  0123456789ab\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_unwinds_like_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    import sys
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    tasks.interruptible()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    finally:
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+
+@pytest.fixture
+def project(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tasks.Project]:
+    def project(**variables: str) -> tasks.Project:
+        monkeypatch.setattr("sys.argv", ["doit"])
+        monkeypatch.setattr(tasks, "get_var", lambda name: variables.get(name))
+        monkeypatch.setenv("FCBUILD_STORE", str(checkout / "store"))
+        return tasks.Project(checkout, default_image="web")
+
+    return project
+
+
+Make = Callable[..., tasks.Project]
+
+
+def test_build_takes_all_images_and_only_their_kernels(project: Make) -> None:
+    assert project().build()["task_dep"] == ["kernel:6.12", "rootfs:tool", "rootfs:web"]
+
+
+def test_build_of_a_base_that_is_named_makes_its_image(project: Make) -> None:
+    assert project(image="base").build()["task_dep"] == ["_image:base"]
+
+
+def test_boot_takes_the_default_image_or_the_named(project: Make) -> None:
+    assert project().to_boot == ["web"]
+    made = project(image="tool", kvm="native")
+    assert made.to_boot == ["tool"]
+    assert made.boot()["task_dep"] == ["kernel:6.12", "rootfs:tool"]
+
+
+def test_an_emulated_host_is_built_when_it_is_asked_for(project: Make, checkout: Path) -> None:
+    assert {"kernel:kvm-host", "_agent"} <= set(project(kvm="emulated").boot()["task_dep"])
+
+
+def test_a_kvm_that_is_none_is_refused(project: Make) -> None:
+    with pytest.raises(SpecError, match=r"kvm=nativ: expected native or emulated.*native\?"):
+        project(kvm="nativ")
+
+
+def test_a_from_that_cannot_be_is_refused_before_anything_runs(
+    project: Make, checkout: Path
+) -> None:
+    (checkout / "images/web/Dockerfile").write_text("FROM fcbuild/bsae\n")
+    with pytest.raises(SpecError, match="no images/bsae"):
+        project()
+
+
+def test_an_image_upon_another_is_built_after_it(project: Make) -> None:
+    edges = {task["name"]: task["setup"] for task in project().images()}
+    assert edges == {"base": [], "tool": [], "web": ["_image:base"]}
