@@ -168,21 +168,31 @@ def _run(spec: ImageSpec, machine: Machine, host: Host, results: list[CheckResul
 
 def _check(machine: Machine, results: list[CheckResult], deadline: float) -> None:
     """Repeat the checks that have not passed until all have. Raises CheckFailed, BootFailed."""
+    again = 0.0  # when to make the next attempt of what has no event to wait for
     while True:
-        lines, machine.output = machine.output, []
+        lines = machine.take_output()
+        due = time.monotonic() >= again
         for result in results:
-            if not result.ok:
+            if not result.ok and (due or isinstance(result.check, LogCheck)):
                 _try(machine, result, lines, deadline)
         missing = [result for result in results if not result.ok]
         if not missing:
             return
         if machine.ended:
             break
+        if due:
+            again = time.monotonic() + RETRY_S
         retried = any(isinstance(result.check, HttpCheck) for result in missing)
-        again = min(deadline, time.monotonic() + RETRY_S) if retried else deadline
-        if not machine.wait_for_more(again) and time.monotonic() >= deadline:
+        until = min(deadline, again) if retried else deadline
+        if not machine.wait_for_more(until) and time.monotonic() >= deadline:
             break
-    how = "before the VM ended" if machine.ended else "in time"
+    how = "in time"
+    if machine.ended:
+        how = (
+            f"before the program ended with status {machine.exit.code}"
+            if machine.exit
+            else ("before the VM ended")
+        )
     raise CheckFailed(
         "\n".join(
             [f"check failed {how}: {result.check}: {result.detail}" for result in missing]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from fcbuild.vmm.link import EVENTS, STDERR, STDOUT, Broken, Ended, Event, Line,
 
 __all__ = ["GUEST_CID", "Exit", "Machine", "Timings"]
 
+OUTPUT_LINES = 100_000  # of the program's output, kept for whoever asks; the log has them all
 CONSOLE_LINES = 15  # of the console, in an error
 CONSOLE_BYTES = 1 << 16  # from its end, to find them
 _CONNECT_S = 5.0  # to reach a port of the guest
@@ -72,7 +74,7 @@ class Machine:
         self.firecracker_log = run_dir / "firecracker.log"
         self.timings = Timings()
         self.events: list[Event] = []
-        self.output: list[str] = []  # lines that wait for `lines`
+        self._output: deque[str] = deque(maxlen=OUTPUT_LINES)
         self.exit: Exit | None = None
         self.version = ""
         self._ended = False
@@ -154,8 +156,20 @@ class Machine:
                 self._raise(BootTimeout, f"no {stage!r} event came in time")
 
     def wait_for_more(self, deadline: float) -> bool:
-        """Wait until the guest says anything; return False at the deadline or after its end."""
-        return not self._ended and self._take(deadline)
+        """Wait until the guest says anything, and take all that it has said; return False at the
+        deadline or after its end."""
+        if self._ended or not self._take(deadline):
+            return False
+        for _ in range(OUTPUT_LINES):  # a guest that never pauses must not keep us here
+            if not self._take(0.0):
+                break
+        return True
+
+    def take_output(self) -> list[str]:
+        """Return the lines that the program printed since the last call, OUTPUT_LINES at most."""
+        lines = list(self._output)
+        self._output.clear()
+        return lines
 
     @property
     def ended(self) -> bool:
@@ -227,7 +241,7 @@ class Machine:
         if isinstance(item, Event):
             self._event(item)
         elif isinstance(item, Line):
-            self.output.append(item.text)
+            self._output.append(item.text)
         elif isinstance(item, Broken):
             self._fail = self._fail or f"the guest broke the boot contract: {item.what}"
         elif isinstance(item, Ended):

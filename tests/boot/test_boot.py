@@ -128,7 +128,7 @@ def test_a_service_that_ends_by_itself_is_a_failure(checkout: Workspace) -> None
         DEBIAN + 'CMD ["sh", "-c", "echo going down; exit 3"]\n',
     )
     output = failed(checkout, "quits")
-    assert "check failed before the VM ended: http :80/ -> 200" in output
+    assert "check failed before the program ended with status 3: http :80/ -> 200" in output
     assert checkout.receipt("quits")["exit"]["code"] == 3
 
 

@@ -108,7 +108,7 @@ def test_a_program_that_ends_by_itself(make: Make) -> None:
         vm.start(in_time())
         vm.wait_for_end(in_time())
         assert vm.exit == Exit(code=3, signal=0)
-        assert sorted(vm.output) == ["hello", "warning"]
+        assert sorted(vm.take_output()) == ["hello", "warning"]
         vm.stop(in_time())  # there is nothing left to stop
 
 
@@ -119,7 +119,7 @@ def test_output_that_is_counted_is_read_before_the_link_closes(make: Make) -> No
     with make(steps) as vm:
         vm.start(in_time())
         vm.wait_for_end(in_time())
-    assert len(vm.output) == lines
+    assert len(vm.take_output()) == lines
     assert vm.output_log.stat().st_size == len(text) * lines
 
 

@@ -237,7 +237,7 @@ LONG, SHORT = "20s", "400ms"
             [*BOOT, *end(code=0)],
             {},
             CheckFailed,
-            "before the VM ended: log /never/",
+            "before the program ended with status 0: log /never/",
         ),
         (
             HTTP.format(SHORT),
