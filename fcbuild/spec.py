@@ -8,13 +8,13 @@ Sizes are written with a unit ("128MiB") and kept in bytes; times ("60s") in mil
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
+from fcbuild import tables
 from fcbuild.errors import SpecError, did_you_mean
+from fcbuild.tables import MIB, Table
 
 # A name becomes a doit task, a directory, a host name and, the strictest of them, part of an image
 # reference: path-component in the grammar of the OCI distribution specification.
@@ -22,15 +22,9 @@ NAME = re.compile(r"(?=.{1,63}\Z)[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-_SIZE = re.compile(r"(\d{1,9})(KiB|MiB|GiB)")
-_TIME = re.compile(r"(\d{1,6})(ms|s|min)")
-_UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "ms": 1, "s": 1000, "min": 60_000}
 
 # machine-config in Firecracker's API description (v1.12.1): vcpu_count is 1-32.
 MAX_VCPUS = 32
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,92 +130,6 @@ class Specs:
     kernels: Mapping[str, KernelSpec]
 
 
-@dataclass
-class _Table:
-    """A TOML table that is being read: remembers where it is, collects problems."""
-
-    values: dict[str, Any]
-    where: str
-    problems: list[str]
-    prefix: str = ""
-    known: set[str] = field(default_factory=set)
-
-    def problem(self, key: str, expected: str, got: object) -> None:
-        self.problems.append(f"{self.where}: {self.prefix}{key}: expected {expected}, got {got!r}")
-
-    def get(self, key: str, expected: str, default: T, read: Callable[[Any], T | None]) -> T:
-        """Read a key with `read`, which returns None for a value that is not as expected."""
-        self.known.add(key)
-        if key not in self.values:
-            return default
-        value = read(self.values[key])
-        if value is None:
-            self.problem(key, expected, self.values[key])
-            return default
-        return value
-
-    def require(self, key: str) -> None:
-        if key not in self.values:
-            self.problems.append(f"{self.where}: {self.prefix}{key} is missing")
-
-    def string(self, key: str, default: str = "", pattern: re.Pattern[str] | None = None) -> str:
-        expected = "a string" if pattern is None else f"a string like {pattern.pattern}"
-        return self.get(key, expected, default, lambda v: _string(v, pattern))
-
-    def integer(self, key: str, default: int, low: int, high: int) -> int:
-        return self.get(
-            key,
-            f"a whole number from {low} to {high}",
-            default,
-            lambda v: v if type(v) is int and low <= v <= high else None,
-        )
-
-    def size(self, key: str, default: int) -> int:
-        return self.get(key, 'a size like "256MiB"', default, lambda v: _quantity(v, _SIZE))
-
-    def time(self, key: str, default: int) -> int:
-        return self.get(key, 'a time like "60s"', default, lambda v: _quantity(v, _TIME))
-
-    def strings(self, key: str) -> tuple[str, ...]:
-        def read(value: Any) -> tuple[str, ...] | None:
-            ok = isinstance(value, list) and all(_string(item, None) is not None for item in value)
-            return tuple(value) if ok else None
-
-        return self.get(key, "a list of strings", (), read)
-
-    def string_map(self, key: str) -> dict[str, str]:
-        def read(value: Any) -> dict[str, str] | None:
-            ok = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-            return dict(value) if ok else None
-
-        empty: dict[str, str] = {}
-        return self.get(key, "a table of strings", empty, read)
-
-    def table(self, key: str) -> _Table:
-        empty: dict[str, Any] = {}
-        values = self.get(key, "a table", empty, lambda v: v if isinstance(v, dict) else None)
-        return _Table(values, self.where, self.problems, f"{self.prefix}{key}.")
-
-    def tables(self, key: str) -> list[_Table]:
-        def read(value: Any) -> list[dict[str, Any]] | None:
-            ok = isinstance(value, list) and all(isinstance(item, dict) for item in value)
-            return value if ok else None
-
-        none: list[dict[str, Any]] = []
-        values = self.get(key, f"[[{key}]] tables", none, read)
-        return [
-            _Table(value, self.where, self.problems, f"{self.prefix}{key}[{number}].")
-            for number, value in enumerate(values, start=1)
-        ]
-
-    def finish(self) -> None:
-        """Report the keys that nobody read."""
-        for key in sorted(set(self.values) - self.known):
-            near = did_you_mean(key, self.known)
-            known = "" if near else f"; known: {', '.join(sorted(self.known))}"
-            self.problems.append(f"{self.where}: {self.prefix}{key}: unknown key{near}{known}")
-
-
 def load(root: Path) -> Specs:
     """Read all specs below root. Raises SpecError with every problem found."""
     problems: list[str] = []
@@ -264,7 +172,7 @@ def select(wanted: str | None, known: Iterable[str], *, what: str) -> list[str]:
 def bootstrap(path: Path) -> Bootstrap:
     """Read a file that holds nothing but a [bootstrap] table. Raises SpecError."""
     problems: list[str] = []
-    table = _read(path, path.name, problems)
+    table = tables.read(path, path.name, problems)
     found = _bootstrap(table)
     table.finish()
     if problems or found is None:
@@ -272,7 +180,7 @@ def bootstrap(path: Path) -> Bootstrap:
     return found
 
 
-def _tables(parent: Path, filename: str, problems: list[str]) -> Iterable[tuple[str, _Table]]:
+def _tables(parent: Path, filename: str, problems: list[str]) -> Iterable[tuple[str, Table]]:
     for path in sorted(parent.glob(f"*/{filename}")):
         name = path.parent.name
         where = f"{parent.name}/{name}/{filename}"
@@ -281,22 +189,10 @@ def _tables(parent: Path, filename: str, problems: list[str]) -> Iterable[tuple[
                 f"{where}: the directory's name must be lower case letters and digits, "
                 "joined by '.', '_' or '-', 63 at most"
             )
-        yield name, _read(path, where, problems)
+        yield name, tables.read(path, where, problems)
 
 
-def _read(path: Path, where: str, problems: list[str]) -> _Table:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"{where}: not valid TOML: {error}")
-        values = {}
-    except OSError as error:
-        problems.append(f"{where}: cannot be read: {error.strerror}")
-        values = {}
-    return _Table(values, where, problems)
-
-
-def _image(name: str, table: _Table, root: Path, problems: list[str]) -> ImageSpec:
+def _image(name: str, table: Table, root: Path, problems: list[str]) -> ImageSpec:
     directory = root / "images" / name
     rootfs, machine, build = table.table("rootfs"), table.table("machine"), table.table("build")
     boot = table.table("boot")
@@ -305,7 +201,7 @@ def _image(name: str, table: _Table, root: Path, problems: list[str]) -> ImageSp
         "size",
         '"auto" or a size like "512MiB"',
         -1,
-        lambda v: -1 if v == "auto" else _quantity(v, _SIZE),
+        lambda v: -1 if v == "auto" else tables.size(v),
     )
     memory = machine.size("memory", 128 * MIB)
     if memory % MIB or not memory:
@@ -342,7 +238,7 @@ def _image(name: str, table: _Table, root: Path, problems: list[str]) -> ImageSp
     return spec
 
 
-def _bootstrap(table: _Table) -> Bootstrap | None:
+def _bootstrap(table: Table) -> Bootstrap | None:
     if "bootstrap" not in table.values:
         return None
     part = table.table("bootstrap")
@@ -357,7 +253,7 @@ def _bootstrap(table: _Table) -> Bootstrap | None:
     return Bootstrap(suite=suite, packages=packages)
 
 
-def _check(table: _Table) -> Check | None:
+def _check(table: Table) -> Check | None:
     kinds = sorted(set(table.values) & {"http", "log"})
     if len(kinds) != 1 or len(table.values) != 1:
         found = ", ".join(table.values) or "nothing"
@@ -385,7 +281,7 @@ def _check(table: _Table) -> Check | None:
     return check
 
 
-def _kernel(name: str, table: _Table, root: Path, problems: list[str]) -> KernelSpec:
+def _kernel(name: str, table: Table, root: Path, problems: list[str]) -> KernelSpec:
     table.require("fragments")
     table.require("source")
     fragments = []
@@ -409,7 +305,7 @@ def _kernel(name: str, table: _Table, root: Path, problems: list[str]) -> Kernel
     return spec
 
 
-def _source(table: _Table) -> KernelSource:
+def _source(table: Table) -> KernelSource:
     for key in ("version", "sha256"):
         table.require(key)
     source = KernelSource(
@@ -424,15 +320,3 @@ def _source(table: _Table) -> KernelSource:
         )
     table.finish()
     return source
-
-
-def _string(value: Any, pattern: re.Pattern[str] | None) -> str | None:
-    # A NUL cannot be part of an argument, a path or an environment variable.
-    if not isinstance(value, str) or "\0" in value:
-        return None
-    return value if pattern is None or pattern.fullmatch(value) else None
-
-
-def _quantity(value: Any, form: re.Pattern[str]) -> int | None:
-    match = form.fullmatch(value) if isinstance(value, str) else None
-    return int(match[1]) * _UNITS[match[2]] if match else None

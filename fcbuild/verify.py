@@ -19,8 +19,9 @@ from typing import Any
 
 from fcbuild.errors import CheckFailed, FcBuildError, VmmError
 from fcbuild.run import run
-from fcbuild.spec import MIB, Check, HttpCheck, ImageSpec, LogCheck
+from fcbuild.spec import Check, HttpCheck, ImageSpec, LogCheck
 from fcbuild.store import Artifact
+from fcbuild.tables import MIB
 from fcbuild.vmm.firecracker import Firecracker
 from fcbuild.vmm.host import Host
 from fcbuild.vmm.machine import Machine

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fcbuild.build.engine import Engine
 from fcbuild.plan import PACKAGE
-from fcbuild.spec import MIB
 from fcbuild.store import Stage
+from fcbuild.tables import MIB
 
 BLOCK = 4096
 INODE = 256

@@ -13,8 +13,9 @@ from fcbuild.build.engine import Engine
 from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError
 from fcbuild.plan import Recipe
-from fcbuild.spec import MIB, ImageSpec
+from fcbuild.spec import ImageSpec
 from fcbuild.store import Stage
+from fcbuild.tables import MIB
 
 EXT4 = "rootfs.ext4"
 OURS = ".fcbuild"  # the directory of the boot contract, at the root

@@ -155,8 +155,12 @@ class Rig:
     def connect(self, command: str = "") -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(DEADLINE_S)
-        sock.connect(os.fspath(self.host / "api.sock"))
-        sock.sendall(command.encode())
+        try:
+            sock.connect(os.fspath(self.host / "api.sock"))
+            sock.sendall(command.encode())
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def ask(self, command: str, data: bytes = b"") -> bytes:

@@ -18,7 +18,8 @@ MODULES = sorted((ROOT / "fcbuild").rglob("*.py"))
 # A module imports only from rooms that stand before its own.
 ORDER = [
     {"errors"},
-    {"fingerprint", "spec", "dockerfile", "progress"},
+    {"fingerprint", "tables", "dockerfile", "progress"},
+    {"spec"},
     {"context", "fetch", "plan"},
     {"run", "store"},
     {"build", "vmm"},

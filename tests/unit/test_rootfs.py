@@ -12,7 +12,7 @@ import pytest
 from fcbuild.build import ext4, rootfs
 from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError
-from fcbuild.spec import MIB
+from fcbuild.tables import MIB
 
 Entry = tuple[tarfile.TarInfo, bytes]
 

@@ -8,7 +8,8 @@ import pytest
 
 from fcbuild import spec
 from fcbuild.errors import SpecError
-from fcbuild.spec import GIB, MIB, HttpCheck, LogCheck
+from fcbuild.spec import HttpCheck, LogCheck
+from fcbuild.tables import GIB, MIB
 
 SHA = "1" * 64
 KERNEL = f"""
