@@ -98,7 +98,7 @@ def verify(
     firecracker: Firecracker,
     receipt_path: Path,
 ) -> Receipt:
-    """Boot the image and run its checks. The receipt is written in any case.
+    """Boot the image and run its checks. The receipt is written whether they hold or not.
 
     Raises BootFailed, CheckFailed or another VmmError when the image does not hold what it must;
     the run directory is kept then, and the error names it.
@@ -131,8 +131,10 @@ def verify(
             receipt.error = error.message
             raise
         finally:
-            _record(receipt, machine, results)
-            _write(receipt_path, receipt.to_json())
+            # An interrupted run says nothing about the image: an older receipt stands.
+            if receipt.ok or receipt.error:
+                _record(receipt, machine, results)
+                _write(receipt_path, receipt.to_json())
     finally:
         if not keep:
             shutil.rmtree(run_dir, ignore_errors=True)
