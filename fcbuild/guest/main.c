@@ -4,9 +4,9 @@
  * order.
  */
 #include "clock.h"
-#include "config.h"
 #include "console.h"
 #include "control.h"
+#include "documents.h"
 #include "events.h"
 #include "forward.h"
 #include "json.h"
@@ -33,20 +33,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define BOOT_CONFIG "/.fcbuild/boot"
-#define CONTRACT 1
+#define CONTRACT 2
 
 /* Large, and PID 1 has one of each for its whole life: hence not on the stack. */
-static char config_text[CONFIG_BYTES_MAX + 1];
-static struct config config;
+static struct documents documents;
+static struct config *const config = &documents.config;
 static struct program program;
 static struct link link_sockets;
 
 static bool stopping;
 static uint64_t kill_at; /* while stopping: when SIGKILL follows */
 
-/* PID 1 cannot go on: say so everywhere and end the machine. */
-__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
+/* PID 1 cannot go on: say so everywhere and end the machine. `reason` is one of the contract's. */
+__attribute__((format(printf, 2, 3))) static _Noreturn void fail(const char *reason, const char *format, ...)
 {
 	char error[512], text[3 * sizeof error];
 	va_list arguments;
@@ -55,7 +54,8 @@ __attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *for
 	va_end(arguments);
 	console_say("%s: %s", events_stage(), error);
 	json_string(error, text, sizeof text);
-	events_put("fail", clock_now(), ",\"stage\":\"%s\",\"error\":%s", events_stage(), text);
+	events_put("fail", clock_now(), ",\"stage\":\"%s\",\"reason\":\"%s\",\"error\":%s", events_stage(), reason,
+		   text);
 	shutdown_processes();
 	shutdown_disks();
 	events_put("end", clock_now(), "");
@@ -85,32 +85,14 @@ static int receive_signals(void)
 	return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
-static void read_config(void)
-{
-	char error[256];
-	struct stat file;
-	int fd = open(BOOT_CONFIG, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &file) != 0)
-		fail(BOOT_CONFIG ": %s", strerror(errno));
-	if (!S_ISREG(file.st_mode))
-		fail(BOOT_CONFIG ": it is not a file");
-	/* One byte more than allowed is enough for the parser to see that it is too much. */
-	ssize_t length = read(fd, config_text, sizeof config_text);
-	if (length < 0)
-		fail(BOOT_CONFIG ": %s", strerror(errno));
-	close(fd);
-	if (config_parse(config_text, (size_t)length, &config, error, sizeof error) != 0)
-		fail(BOOT_CONFIG ": %s", error);
-}
-
 static void stop(const char *by)
 {
-	kill(program.pid, config.stop_signal);
+	kill(program.pid, config->stop_signal);
 	if (stopping)
 		return; /* asked again: the program hears it again, but gets no more time */
 	stopping = true;
-	kill_at = clock_deadline(config.stop_grace_ms);
-	events_put("stopping", clock_now(), ",\"signal\":%d,\"by\":\"%s\"", config.stop_signal, by);
+	kill_at = clock_deadline(config->stop_grace_ms);
+	events_put("stopping", clock_now(), ",\"signal\":%d,\"by\":\"%s\"", config->stop_signal, by);
 }
 
 /* A control request; signal 0 is "stop". */
@@ -167,7 +149,7 @@ static int serve(int signals)
 		int timeout = control_watch(slots + AT_CONTROL);
 		output_watch(slots + AT_OUTPUT);
 		if (poll(slots, SLOTS, until_kill(timeout)) < 0 && errno != EINTR)
-			fail("poll: %s", strerror(errno));
+			fail("guest", "poll: %s", strerror(errno));
 
 		struct signalfd_siginfo signal;
 		while (read(signals, &signal, sizeof signal) == (ssize_t)sizeof signal) {
@@ -220,22 +202,25 @@ int main(void)
 	events_open(link_sockets.events);
 	events_put("init", clock_now(), ",\"contract\":%d,\"start\":%" PRIu64, CONTRACT, start);
 	if (signals < 0)
-		fail("signalfd: %s", strerror(errno));
-	read_config();
+		fail("guest", "signalfd: %s", strerror(errno));
+	if (documents_read_image(&documents, error, sizeof error) != 0)
+		fail("boot-config", "%s", error);
 
 	if (mounts_make(error, sizeof error) != 0)
-		fail("%s", error);
+		fail("root", "%s", error);
+	if (documents_read_instance(&documents, error, sizeof error) != 0)
+		fail("instance-config", "%s", error);
 	console_open();
 	process_never_oom();
-	if (network_up(config.hostname, error, sizeof error) != 0)
-		fail("%s", error);
+	if (network_up(config->hostname, error, sizeof error) != 0)
+		fail("network", "%s", error);
 	/* Instead of restarting at once the kernel sends SIGINT. Without a keyboard there is nothing to set. */
 	reboot(RB_DISABLE_CAD);
 	events_put("mounted", clock_now(), "");
 
 	output_open(link_sockets.output, link_sockets.errors);
-	if (program_start(&config, &program, error, sizeof error) != 0)
-		fail("%s", error);
+	if (program_start(config, &program, error, sizeof error) != 0)
+		fail("guest", "%s", error);
 	output_take(OUTPUT_STDOUT, program.output);
 	output_take(OUTPUT_STDERR, program.errors);
 	if (program.exec_code != 0) {
