@@ -4,18 +4,21 @@
  * order.
  */
 #include "clock.h"
-#include "config.h"
 #include "console.h"
 #include "control.h"
+#include "documents.h"
 #include "events.h"
+#include "files.h"
 #include "forward.h"
 #include "json.h"
 #include "link.h"
 #include "mounts.h"
+#include "names.h"
 #include "network.h"
 #include "output.h"
 #include "process.h"
 #include "program.h"
+#include "root.h"
 #include "shutdown.h"
 
 #include <errno.h>
@@ -33,20 +36,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define BOOT_CONFIG "/.fcbuild/boot"
-#define CONTRACT 1
+#define CONTRACT 2
 
 /* Large, and PID 1 has one of each for its whole life: hence not on the stack. */
-static char config_text[CONFIG_BYTES_MAX + 1];
-static struct config config;
+static struct documents documents;
+static struct config *const config = &documents.config;
 static struct program program;
 static struct link link_sockets;
 
 static bool stopping;
 static uint64_t kill_at; /* while stopping: when SIGKILL follows */
+static bool killed;      /* PID 1 itself has sent it SIGKILL */
+static uint64_t oom_kills; /* before the program ran */
 
-/* PID 1 cannot go on: say so everywhere and end the machine. */
-__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
+/* PID 1 cannot go on: say so everywhere and end the machine. `reason` is one of the contract's. */
+__attribute__((format(printf, 2, 3))) static _Noreturn void fail(const char *reason, const char *format, ...)
 {
 	char error[512], text[3 * sizeof error];
 	va_list arguments;
@@ -55,7 +59,8 @@ __attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *for
 	va_end(arguments);
 	console_say("%s: %s", events_stage(), error);
 	json_string(error, text, sizeof text);
-	events_put("fail", clock_now(), ",\"stage\":\"%s\",\"error\":%s", events_stage(), text);
+	events_put("fail", clock_now(), ",\"stage\":\"%s\",\"reason\":\"%s\",\"error\":%s", events_stage(), reason,
+		   text);
 	shutdown_processes();
 	shutdown_disks();
 	events_put("end", clock_now(), "");
@@ -85,39 +90,28 @@ static int receive_signals(void)
 	return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
-static void read_config(void)
+/* Returns 0 or an errno. */
+static int send_signal(int signal)
 {
-	char error[256];
-	struct stat file;
-	int fd = open(BOOT_CONFIG, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &file) != 0)
-		fail(BOOT_CONFIG ": %s", strerror(errno));
-	if (!S_ISREG(file.st_mode))
-		fail(BOOT_CONFIG ": it is not a file");
-	/* One byte more than allowed is enough for the parser to see that it is too much. */
-	ssize_t length = read(fd, config_text, sizeof config_text);
-	if (length < 0)
-		fail(BOOT_CONFIG ": %s", strerror(errno));
-	close(fd);
-	if (config_parse(config_text, (size_t)length, &config, error, sizeof error) != 0)
-		fail(BOOT_CONFIG ": %s", error);
+	killed |= signal == SIGKILL;
+	return kill(program.pid, signal) == 0 ? 0 : errno;
 }
 
 static void stop(const char *by)
 {
-	kill(program.pid, config.stop_signal);
+	send_signal(config->stop_signal);
 	if (stopping)
 		return; /* asked again: the program hears it again, but gets no more time */
 	stopping = true;
-	kill_at = clock_deadline(config.stop_grace_ms);
-	events_put("stopping", clock_now(), ",\"signal\":%d,\"by\":\"%s\"", config.stop_signal, by);
+	kill_at = clock_deadline(config->stop_grace_ms);
+	events_put("stopping", clock_now(), ",\"signal\":%d,\"by\":\"%s\"", config->stop_signal, by);
 }
 
 /* A control request; signal 0 is "stop". */
 static int controlled(int signal)
 {
 	if (signal != 0)
-		return kill(program.pid, signal) == 0 ? 0 : errno;
+		return send_signal(signal);
 	stop("control");
 	return 0;
 }
@@ -167,7 +161,7 @@ static int serve(int signals)
 		int timeout = control_watch(slots + AT_CONTROL);
 		output_watch(slots + AT_OUTPUT);
 		if (poll(slots, SLOTS, until_kill(timeout)) < 0 && errno != EINTR)
-			fail("poll: %s", strerror(errno));
+			fail("guest", "poll: %s", strerror(errno));
 
 		struct signalfd_siginfo signal;
 		while (read(signals, &signal, sizeof signal) == (ssize_t)sizeof signal) {
@@ -178,7 +172,7 @@ static int serve(int signals)
 				return status;
 		}
 		if (stopping && clock_left(kill_at) == 0) {
-			kill(program.pid, SIGKILL);
+			send_signal(SIGKILL);
 			kill_at = UINT64_MAX;
 		}
 		if (slots[AT_EVENTS].revents != 0)
@@ -193,12 +187,14 @@ static int serve(int signals)
 /* The program has ended: deliver what it left behind, report how it ended, end the machine. */
 static _Noreturn void finish(uint64_t ended, int code, int signal)
 {
+	bool oom = signal == SIGKILL && !killed && process_oom_kills() > oom_kills;
 	/* First the processes: one of them could hold the pipes open for ever. */
 	shutdown_processes();
 	output_drain();
 	shutdown_disks();
-	events_put("exit", ended, ",\"code\":%d,\"signal\":%d,\"stdout\":%" PRIu64 ",\"stderr\":%" PRIu64, code, signal,
-		   output_sent(OUTPUT_STDOUT), output_sent(OUTPUT_STDERR));
+	events_put("exit", ended,
+		   ",\"code\":%d,\"signal\":%d,\"oom\":%s,\"stdout\":%" PRIu64 ",\"stderr\":%" PRIu64, code, signal,
+		   oom ? "true" : "false", output_sent(OUTPUT_STDOUT), output_sent(OUTPUT_STDERR));
 	events_put("end", clock_now(), "");
 	shutdown_machine(&link_sockets);
 }
@@ -220,22 +216,30 @@ int main(void)
 	events_open(link_sockets.events);
 	events_put("init", clock_now(), ",\"contract\":%d,\"start\":%" PRIu64, CONTRACT, start);
 	if (signals < 0)
-		fail("signalfd: %s", strerror(errno));
-	read_config();
+		fail("guest", "signalfd: %s", strerror(errno));
+	if (documents_read_image(&documents, error, sizeof error) != 0)
+		fail("boot-config", "%s", error);
 
-	if (mounts_make(error, sizeof error) != 0)
-		fail("%s", error);
+	if (mounts_kernel(error, sizeof error) != 0)
+		fail("root", "%s", error);
 	console_open();
+	if (documents_read_instance(&documents, error, sizeof error) != 0)
+		fail("instance-config", "%s", error);
+	if (root_make(config, documents.command_line.overlay_drive, error, sizeof error) != 0)
+		fail("root", "%s", error);
+	mounts_program();
 	process_never_oom();
-	if (network_up(config.hostname, error, sizeof error) != 0)
-		fail("%s", error);
+	if (network_up(&config->network, error, sizeof error) != 0 || names_set(config, error, sizeof error) != 0)
+		fail("network", "%s", error);
 	/* Instead of restarting at once the kernel sends SIGINT. Without a keyboard there is nothing to set. */
 	reboot(RB_DISABLE_CAD);
+	if (files_write(&documents.drive, error, sizeof error) != 0)
+		fail("file", "%s", error);
 	events_put("mounted", clock_now(), "");
 
 	output_open(link_sockets.output, link_sockets.errors);
-	if (program_start(&config, &program, error, sizeof error) != 0)
-		fail("%s", error);
+	if (program_start(config, &program, error, sizeof error) != 0)
+		fail("guest", "%s", error);
 	output_take(OUTPUT_STDOUT, program.output);
 	output_take(OUTPUT_STDERR, program.errors);
 	if (program.exec_code != 0) {
@@ -243,6 +247,7 @@ int main(void)
 		finish(clock_now(), program.exec_code, 0);
 	}
 	events_put("exec", clock_now(), ",\"pid\":%d", (int)program.pid);
+	oom_kills = process_oom_kills();
 
 	control_open(link_sockets.control, controlled);
 	int status = serve(signals);

@@ -2,6 +2,7 @@
 #include "program.h"
 
 #include "clock.h"
+#include "directory.h"
 #include "interpreter.h"
 #include "process.h"
 #include "search.h"
@@ -48,24 +49,6 @@ static int make_pipe(struct ends *ends)
 	return fcntl(ends->reading, F_SETFL, O_NONBLOCK);
 }
 
-/* Create the working directory and its parents. What is wrong with it shows when it is entered. */
-static void make_workdir(const char *workdir)
-{
-	char path[PATH_MAX];
-	if (strlen(workdir) >= sizeof path)
-		return;
-	strcpy(path, workdir);
-	for (char *slash = path + 1; slash != NULL && *slash != '\0'; slash++) {
-		slash = strchr(slash, '/');
-		if (slash != NULL)
-			*slash = '\0';
-		mkdir(path, 0755);
-		if (slash == NULL)
-			break;
-		*slash = '/';
-	}
-}
-
 __attribute__((format(printf, 3, 4))) static _Noreturn void refuse(int pipe, int code, const char *format, ...)
 {
 	struct refusal refusal = {.code = code, .message = "fcbuild: "};
@@ -90,16 +73,23 @@ static bool exists(const char *file)
 /* Say why `file` was not executed, and exit with the code for it. */
 static _Noreturn void refuse_file(int pipe, const char *file, int why)
 {
-	if (why != ENOENT || !exists(file))
-		refuse(pipe, why == ENOENT ? CODE_NOT_FOUND : CODE_NOT_EXECUTABLE, "%.512s: %s", file, strerror(why));
-	/* ENOENT for a file that is there is about the other file that it needs. */
-	char head[4096], interpreter[256] = "";
+	char head[4096], text[256];
 	int fd = open(file, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	ssize_t length = fd < 0 ? 0 : read(fd, head, sizeof head);
-	if (length > 0)
-		interpreter_of(head, (size_t)length, interpreter, sizeof interpreter);
-	refuse(pipe, CODE_NOT_FOUND, "%.512s exists, but its interpreter %s%sis missing", file, interpreter,
-	       interpreter[0] != '\0' ? " " : "");
+	ssize_t got = fd < 0 ? -1 : read(fd, head, sizeof head);
+	size_t length = got > 0 ? (size_t)got : 0;
+	if (why == ENOENT && exists(file)) {
+		/* It is about the other file that this one needs. */
+		bool known = interpreter_of(head, length, text, sizeof text);
+		refuse(pipe, CODE_NOT_FOUND, "%.512s: %s%s not found in the image", file,
+		       known ? "interpreter " : "its interpreter", known ? text : "");
+	}
+	if (why == ENOEXEC) {
+		const char *machine = machine_of(head, length, text, sizeof text);
+		if (machine != NULL && strcmp(machine, machine_here()) != 0)
+			refuse(pipe, CODE_NOT_EXECUTABLE, "%.512s: built for %s, this machine is %s", file, machine,
+			       machine_here());
+	}
+	refuse(pipe, why == ENOENT ? CODE_NOT_FOUND : CODE_NOT_EXECUTABLE, "%.512s: %s", file, strerror(why));
 }
 
 /* Try each file that argv[0] can mean, as execvp(3) does but without falling back to a shell. */
@@ -136,6 +126,8 @@ static _Noreturn void become_program(const struct config *config, struct ends ou
 	umask(022);
 	/* What a container engine gives; the kernel's own hard limit of 4096 is from another time. */
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){.rlim_cur = 1024, .rlim_max = 524288});
+	setrlimit(RLIMIT_CORE, &(struct rlimit){.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY});
+	setrlimit(RLIMIT_NPROC, &(struct rlimit){.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY});
 	int input = open("/dev/null", O_RDONLY);
 	if (input < 0 || dup2(input, STDIN_FILENO) < 0)
 		refuse(pipe, CODE_NOT_EXECUTABLE, "/dev/null: %s", strerror(errno));
@@ -191,7 +183,7 @@ int program_start(const struct config *config, struct program *program, char *er
 		snprintf(error, error_size, "pipe owner: %s", strerror(errno));
 		return -1;
 	}
-	make_workdir(config->workdir);
+	directory_make(config->workdir, strlen(config->workdir), 0, 0);
 
 	program->pid = fork();
 	if (program->pid < 0) {
