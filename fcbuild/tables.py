@@ -76,6 +76,15 @@ class Table:
 
         return self.get(key, "a list of strings", (), read)
 
+    def one_or_more(self, key: str) -> tuple[str, ...]:
+        """Read a list of strings, or the one string that stands for a list of one."""
+        if isinstance(self.values.get(key), str):
+            return (self.string(key),)
+        return self.strings(key)
+
+    def boolean(self, key: str) -> bool:
+        return self.get(key, "true or false", False, lambda v: v if isinstance(v, bool) else None)
+
     def string_map(self, key: str) -> dict[str, str]:
         def read(value: Any) -> dict[str, str] | None:
             ok = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())

@@ -31,6 +31,8 @@ SCHEMA = 1
 # The deadline of image.toml is meant for hardware; an emulated host is several times slower.
 EMULATED_FACTOR = 5
 
+DEADLINE_MS = 30_000  # where image.toml says nothing
+
 SPAWN_S = 60.0  # for the VMM to answer, an emulated host's own boot included
 STOP_SLACK_S = 30.0  # for the VM's end, besides the image's own stop grace
 RETRY_S = 0.05  # between two attempts of a check that has no event to wait for
@@ -155,13 +157,17 @@ def copy_disk(source: Path, to: Path) -> None:
 def _run(spec: ImageSpec, machine: Machine, host: Host, results: list[CheckResult]) -> None:
     machine.start(time.monotonic() + SPAWN_S)
     factor = EMULATED_FACTOR if host.kind == "emulated" else 1
-    deadline = time.monotonic() + factor * spec.deadline / 1000
+    deadline = (
+        time.monotonic() + factor * (DEADLINE_MS if spec.deadline is None else spec.deadline) / 1000
+    )
     machine.wait_for("exec", deadline)
     _check(machine, results, deadline)
     stop_by = time.monotonic() + factor * (spec.stop_grace / 1000 + STOP_SLACK_S)
-    if spec.expect_exit is not None:
+    # Without a word about it, a program that nothing is asked of is one that ends by itself.
+    expected = 0 if spec.expect_exit is None and not spec.checks else spec.expect_exit
+    if expected is not None:
         machine.wait_for_end(deadline)
-        _check_exit(spec, spec.expect_exit, machine)
+        _check_exit(spec, expected, machine)
     else:
         machine.stop(stop_by)
         if "stopping" not in machine.timings.stages:
@@ -212,7 +218,7 @@ def _try(machine: Machine, result: CheckResult, lines: list[str], deadline: floa
         result.ok, result.detail = found is not None, "no such line in the program's output"
         if found is not None:
             result.detail = f"found: {found[:200]}"
-    elif not machine.ended:
+    elif isinstance(result.check, HttpCheck) and not machine.ended:
         port = result.check.port
         result.ok, result.detail = http_get(result.check, lambda: machine.forward(port, deadline))
     if result.ok:
@@ -305,7 +311,9 @@ def _record(receipt: Receipt, machine: Machine, results: list[CheckResult]) -> N
 
 
 def _describe(check: Check) -> dict[str, Any]:
-    return {"http": asdict(check)} if isinstance(check, HttpCheck) else {"log": check.pattern}
+    if isinstance(check, LogCheck):
+        return {"log": check.pattern}
+    return {"http" if isinstance(check, HttpCheck) else "tcp": asdict(check)}
 
 
 def _write(path: Path, text: str) -> None:

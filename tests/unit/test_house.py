@@ -18,7 +18,7 @@ MODULES = sorted((ROOT / "fcbuild").rglob("*.py"))
 # A module imports only from rooms that stand before its own.
 ORDER = [
     {"errors"},
-    {"fingerprint", "tables", "dockerfile", "progress"},
+    {"fingerprint", "tables", "network", "dockerfile", "progress"},
     {"spec"},
     {"context", "fetch", "plan"},
     {"run", "store"},
