@@ -37,9 +37,19 @@ def serve(directory: Path, act: Act) -> Path:
 
 
 def microvm(kernel: Path, short_dir: Path) -> config.VmConfig:
-    return config.for_image(
-        kernel=kernel, rootfs=kernel, vsock=short_dir / "v.sock", vcpus=1, memory_mib=64
+    vm = config.MicroVm(
+        kernel=kernel,
+        rootfs=kernel,
+        vcpus=1,
+        memory_mib=64,
+        shared=True,
+        config=kernel,
+        overlay=kernel,
+        tap="tap0",
+        mac="02:00:00:00:00:02",
+        metadata={"anything": {"goes": [1, "x"]}},
     )
+    return config.for_image(vm, vsock=short_dir / "v.sock")
 
 
 def test_a_microvm_is_configured_and_started(short_dir: Path, kernel: Path) -> None:
@@ -57,6 +67,8 @@ def test_a_microvm_is_configured_and_started(short_dir: Path, kernel: Path) -> N
         ("/nowhere", {}, "Invalid request method and/or path"),
         ("/vsock", {"guest_cid": 3}, "missing field `uds_path`"),
         ("/entropy", {"x": 1}, "unknown field `x`"),
+        ("/mmds", {"x": 1}, "MMDS is not configured"),
+        ("/mmds/config", {"network_interfaces": ["eth0"]}, "one that does not exist"),
     ],
 )
 def test_a_refusal_carries_the_fault(
@@ -172,7 +184,7 @@ def schema_of(described: dict[str, Any], path: str) -> dict[str, Any]:
             # additionalProperties: a field that Firecracker does not know is our mistake.
             return {
                 **described["definitions"][name],
-                "additionalProperties": False,
+                "additionalProperties": name == "MmdsContentsObject",  # free by nature
                 "definitions": described["definitions"],
             }
     raise AssertionError(f"no {path} in the description")
@@ -181,9 +193,13 @@ def schema_of(described: dict[str, Any], path: str) -> dict[str, Any]:
 def test_bodies_are_as_firecracker_describes_them(kernel: Path, short_dir: Path) -> None:
     described = description()
     calls = list(microvm(kernel, short_dir).calls())
-    for path, body in [*calls, ("/actions", {"action_type": "InstanceStart"})]:
+    actions = ("InstanceStart", "SendCtrlAltDel")
+    calls += [("/actions", {"action_type": action}) for action in actions]
+    for path, body in calls:
         schema = schema_of(described, path)
         jsonschema.validate(json.loads(json.dumps(body)), schema)
+        if path == "/mmds":
+            continue
         # The check can fail.
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**body, "unheard_of": 1}, schema)
