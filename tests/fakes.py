@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "1.12.1"
+MAX_CONNECTIONS = 10  # of the API; one more is answered with 503
 EVENTS, STDOUT, STDERR, CONTROL, FORWARD = 10240, 10241, 10242, 10250, 10251
 
 Step = Sequence[Any]
@@ -147,6 +148,7 @@ class Firecracker:
         self.running = False  # the guest's program runs: its ports answer
         self.stop = threading.Event()
         self.bodies: dict[str, dict[str, Any]] = {}
+        self.connections = 0
 
     def serve(self, api_socket: str) -> None:
         listener = socket.socket(socket.AF_UNIX)
@@ -156,7 +158,11 @@ class Firecracker:
 
     def _api(self, connection: socket.socket) -> None:
         """Answer the requests of one connection; http.server is slow to import."""
+        self.connections += 1
         with connection, connection.makefile("rb") as file:
+            if self.connections > MAX_CONNECTIONS:
+                error = {"error": "Too many open connections"}
+                _answer(connection, "503 Service Unavailable", error)
             while request := file.readline().split():
                 length = 0
                 while header := file.readline().strip().lower():
@@ -172,6 +178,7 @@ class Firecracker:
                     _answer(connection, "204 No Content", None)
                     if path == "/actions":
                         self.started.set()
+        self.connections -= 1
 
     def put(self, path: str, body: dict[str, Any]) -> str | None:
         """Take one PUT; return the fault message when it is refused."""

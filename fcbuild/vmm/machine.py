@@ -153,22 +153,22 @@ class Machine:
         self._process = self.host.spawn(self._launch)
         self._link.watch(self._process.pid)
         self._await_api(deadline)
-        with Api(self._api_socket, timeout_s=max(1.0, deadline - time.monotonic())) as api:
-            try:
-                self.version = api.version()
-                self.timings.api = time.monotonic()
-                for path, body in self.config.calls():
-                    api.put(path, body)
-                self.timings.configured = time.monotonic()
-                api.action("InstanceStart")
-                self.timings.started = time.monotonic()
-            except VmmError as error:
-                if type(error) is VmmError:
-                    # The socket broke: Firecracker's end is the reason, and says more.
-                    self._take_until(time.monotonic() + _DYING_S)
-                    if self._ended:
-                        self._raise_end("starting the guest")
-                raise
+        api = Api(self._api_socket, timeout_s=max(1.0, deadline - time.monotonic()))
+        try:
+            self.version = api.version()
+            self.timings.api = time.monotonic()
+            for path, body in self.config.calls():
+                api.put(path, body)
+            self.timings.configured = time.monotonic()
+            api.action("InstanceStart")
+            self.timings.started = time.monotonic()
+        except VmmError as error:
+            if type(error) is VmmError:
+                # The socket broke: Firecracker's end is the reason, and says more.
+                self._take_until(time.monotonic() + _DYING_S)
+                if self._ended:
+                    self._raise_end("starting the guest")
+            raise
 
     def wait_for(self, stage: str, deadline: float) -> None:
         """Wait for a stage. Raises BootTimeout, GuestPanic or GuestExited with the evidence."""
@@ -216,8 +216,7 @@ class Machine:
 
     def send_ctrl_alt_del(self) -> None:
         """Press Ctrl-Alt-Del in the guest, which PID 1 takes for a stop. Raises VmmError."""
-        with Api(self._api_socket, timeout_s=_CONNECT_S) as api:
-            api.action("SendCtrlAltDel")
+        Api(self._api_socket, timeout_s=_CONNECT_S).action("SendCtrlAltDel")
 
     def stop(self, deadline: float) -> None:
         """Ask PID 1 to stop the program and wait for the VM's end. Raises BootFailed, VmmError."""
@@ -303,7 +302,7 @@ class Machine:
         elif event.name == "exit":
             self.exit = read_exit(event)
             if self.exit is None:
-                self._break("an exit event without a code")
+                self._break("an exit event without code, signal and oom")
         elif event.name == "health":
             health = read_health(event)
             if health is None:

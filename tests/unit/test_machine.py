@@ -240,9 +240,15 @@ def test_a_fail_event_tells_stage_and_error(make: Make) -> None:
         ([["raw", "x" * 5000 + "\n"]], "not an event: b'xxx"),
         ([["raw", "x" * 300_000]], "not an event: b'xxx"),
         ([["raw", '{"event": "x", "t": 1}\n', 10_001]], "more than 10000 events"),
-        ([event("exit", code="0", signal=0, oom=False)], "an exit event without a code"),
-        ([event("exit", code=256, signal=0, oom=False)], "an exit event without a code"),
-        ([event("exit", code=0, signal=0)], "an exit event without a code"),
+        (
+            [event("exit", code="0", signal=0, oom=False)],
+            "an exit event without code, signal and oom",
+        ),
+        (
+            [event("exit", code=256, signal=0, oom=False)],
+            "an exit event without code, signal and oom",
+        ),
+        ([event("exit", code=0, signal=0)], "an exit event without code, signal and oom"),
         ([health("fine")], "a health event without a status"),
         ([event("health", status="healthy", failing="0")], "a health event without a status"),
         ([health("healthy", code=0, output=["x"])], "a health event without a status"),
