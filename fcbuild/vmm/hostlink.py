@@ -105,6 +105,7 @@ class AgentConfig:
     listen: Sequence[Path]
     logs: Sequence[Path]
     disks: Sequence[Path]
+    tap: str | None = None
 
     def encode(self) -> bytes:
         """Return the config document. Raises VmmError for what its format cannot hold."""
@@ -117,6 +118,7 @@ class AgentConfig:
             *(("listen", path) for path in self.listen),
             *(("log", path) for path in self.logs),
             *(("disk", path) for path in self.disks),
+            *((("tap", self.tap),) if self.tap else ()),
         ]
         records = [(key, os.fsencode(value)) for key, value in values]
         if bad := next((value for _, value in records if b"\0" in value), None):

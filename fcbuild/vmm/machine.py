@@ -122,6 +122,7 @@ class Machine:
             files=(vm.kernel,),
             memory_mib=vm.memory_mib,
             vcpus=vm.vcpus,
+            tap=vm.tap,
         )
         self._process: VmmProcess | None = None
 

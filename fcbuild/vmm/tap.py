@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fcbuild.errors import ToolMissing
 
-# In the emulated KVM host Firecracker is root and alone: it makes the device when it opens it.
+# In the emulated KVM host, whose agent makes it; nothing is behind it there.
 EMULATED = "fcbuild0"
 
 _INTERFACES = Path("/sys/class/net")
