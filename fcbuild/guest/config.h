@@ -2,6 +2,7 @@
 #ifndef FCBUILD_CONFIG_H
 #define FCBUILD_CONFIG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -9,6 +10,12 @@
 enum {
 	CONFIG_BYTES_MAX = 262144,
 	CONFIG_RECORDS_MAX = 4096, /* the end record is not counted */
+};
+
+/* HEALTHCHECK's numbers. */
+struct health_times {
+	uint32_t interval_ms, timeout_ms, start_period_ms, start_interval_ms;
+	unsigned retries;
 };
 
 struct config {
@@ -22,6 +29,10 @@ struct config {
 	gid_t gid;
 	int stop_signal;
 	uint32_t stop_grace_ms;
+	bool handover;
+	char *health[CONFIG_RECORDS_MAX + 1];
+	size_t healthc;
+	struct health_times health_times;
 };
 
 /*
