@@ -138,16 +138,19 @@ static void test_config_limits(void)
 	free(text);
 }
 
-static void check_json(int line, const char *text, size_t size, const char *expected)
+typedef size_t json_function(const char *text, char *out, size_t size);
+
+static void check_json(int line, json_function *function, const char *text, size_t size, const char *expected)
 {
 	char out[256];
 	memset(out, '~', sizeof out);
-	size_t length = json_string(text, out, size);
+	size_t length = function(text, out, size);
 	check_text(line, out, expected);
 	CHECK(length == strlen(out) && out[size] == '~');
 }
 
-#define CHECK_JSON(text, size, expected) check_json(__LINE__, text, size, expected)
+#define CHECK_JSON(text, size, expected) check_json(__LINE__, json_string, text, size, expected)
+#define CHECK_TAIL(text, size, expected) check_json(__LINE__, json_tail, text, size, expected)
 
 static void test_json(void)
 {
@@ -161,6 +164,13 @@ static void test_json(void)
 	CHECK_JSON("abcdef", 6, "\"abc\"");
 	CHECK_JSON("abc\xe2\x82\xac", 8, "\"abc\"");
 	CHECK_JSON("abc\xe2\x82\xac", 9, "\"abc\xe2\x82\xac\"");
+	CHECK_TAIL("", 3, "\"\"");
+	CHECK_TAIL("abc", 6, "\"abc\"");
+	CHECK_TAIL("abcdef", 6, "\"def\"");
+	CHECK_TAIL("abcdef", 3, "\"\"");
+	CHECK_TAIL("ab\xe2\x82\xac", 6, "\"\xe2\x82\xac\"");
+	CHECK_TAIL("ab\xe2\x82\xac", 5, "\"\"");
+	CHECK_TAIL("a\n\xff\"", 12, "\"\\ufffd\\\"\"");
 }
 
 static void test_requests(void)
