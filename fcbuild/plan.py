@@ -34,7 +34,7 @@ SCHEMA: Mapping[Kind, int] = {
     "rootfs": 1,
 }
 
-BOOT_CONTRACT = 1  # fcbuild/guest/BOOT_CONTRACT.md
+BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md
 
 PACKAGE = Path(__file__).parent
 TOOLCHAIN = "toolchain"

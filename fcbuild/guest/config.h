@@ -2,6 +2,9 @@
 #ifndef FCBUILD_CONFIG_H
 #define FCBUILD_CONFIG_H
 
+#include "network_config.h"
+#include "records.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -9,10 +12,17 @@
 
 enum {
 	CONFIG_BYTES_MAX = 262144,
-	CONFIG_RECORDS_MAX = 4096, /* the end record is not counted */
+	CONFIG_RECORDS_MAX = RECORDS_MAX,
+	CONFIG_HOSTNAME_MAX = 63,
 };
 
-/* HEALTHCHECK's numbers. */
+enum root_mode {
+	ROOT_WRITABLE,
+	ROOT_READ_ONLY,
+	ROOT_OVERLAY,
+};
+
+/* When the health check runs, and what its failures mean. */
 struct health_times {
 	uint32_t interval_ms, timeout_ms, start_period_ms, start_interval_ms;
 	unsigned retries;
@@ -20,7 +30,7 @@ struct health_times {
 
 struct config {
 	char *argv[CONFIG_RECORDS_MAX + 1]; /* NULL-terminated, at least one */
-	char *env[CONFIG_RECORDS_MAX + 1];  /* NULL-terminated */
+	char *env[CONFIG_RECORDS_MAX + 2];  /* NULL-terminated, with room for one more */
 	gid_t groups[CONFIG_RECORDS_MAX];
 	size_t argc, envc, groupc;
 	const char *workdir;
@@ -29,24 +39,24 @@ struct config {
 	gid_t gid;
 	int stop_signal;
 	uint32_t stop_grace_ms;
-	bool handover;
-	char *health[CONFIG_RECORDS_MAX + 1];
-	size_t healthc;
+	bool handover; /* argv is the image's own init */
+	enum root_mode root;
+	const char *writable[CONFIG_RECORDS_MAX]; /* directories, on a read-only root */
+	size_t writablec;
+	char *health[CONFIG_RECORDS_MAX + 1]; /* the check's argv, NULL-terminated */
+	size_t healthc;                       /* 0: there is no check */
 	struct health_times health_times;
+	struct network_config network;
+	/* The environment's HOSTNAME, once the instance has another one than the image (instance.c). */
+	char hostname_env[sizeof "HOSTNAME=" + CONFIG_HOSTNAME_MAX];
 };
 
 /*
- * Read the document of `length` bytes at `text` into `config`, whose strings point into `text`
- * afterwards: the byte behind each value becomes its NUL.
+ * Read the document of `length` bytes at `text` into `config`, which is all zero before, and whose
+ * strings point into `text` afterwards: the byte behind each value becomes its NUL.
  *
  * Returns 0, or -1 with one line in `error` that says which record is wrong and why.
  */
 int config_parse(char *text, size_t length, struct config *config, char *error, size_t error_size);
-
-/*
- * Parse all of `text` as a decimal number without leading zeros, between `least` and `most`.
- * Returns 0, or -1 when it is anything else.
- */
-int decimal_parse(const char *text, size_t length, uint64_t least, uint64_t most, uint64_t *number);
 
 #endif

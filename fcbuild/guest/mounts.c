@@ -80,9 +80,11 @@ static int mount_one(size_t i)
 	return errno == EBUSY ? 0 : errno;
 }
 
-int mounts_make(char *error, size_t error_size)
+int mounts_make(bool minimal, char *error, size_t error_size)
 {
 	for (size_t i = 0; i < sizeof mounts / sizeof mounts[0]; i++) {
+		if (minimal && mounts[i].need != REQUIRED)
+			continue;
 		int why = mount_one(i);
 		if (why == 0)
 			continue;

@@ -119,7 +119,7 @@ def boot_config(
     records += [("group", str(item).encode()) for item in groups]
     records += [(key, value.encode()) for key, value in single.items()]
     records.append(("end", b""))
-    return b"fcbuild-boot 1\n" + b"".join(
+    return b"fcbuild-boot 2\n" + b"".join(
         b"%s %d\n%s\n" % (k.encode(), len(v), v) for k, v in records
     )
 
@@ -348,7 +348,7 @@ def test_events(guest: Guest) -> None:
     assert [event["event"] for event in events] == ["init", "mounted", "exec", "exit", "end"]
     times = [int(str(event["t"])) for event in events]
     assert times == sorted(times)
-    assert events[0]["contract"] == 1 and events[0]["start"] <= events[0]["t"]  # type: ignore[operator]
+    assert events[0]["contract"] == 2 and events[0]["start"] <= events[0]["t"]  # type: ignore[operator]
     assert guest.output() == b"again\n"
     assert guest.output(STDERR) == b"wrong\n"
     exit_event = {key: value for key, value in guest.event("exit").items() if key != "t"}
@@ -563,8 +563,8 @@ def test_a_host_that_does_not_read(guest: Guest) -> None:
     ("config", "error"),
     [
         (b"", "/.fcbuild/boot: this is not a boot config"),
-        (b"fcbuild-boot 2\nend 0\n\n", "/.fcbuild/boot: its version is not 1"),
-        (b"fcbuild-boot 1\nargx 1\na\nend 0\n\n", "/.fcbuild/boot: record 1: unknown key argx"),
+        (b"fcbuild-boot 1\nend 0\n\n", "/.fcbuild/boot: its version is not 2"),
+        (b"fcbuild-boot 2\nargx 1\na\nend 0\n\n", "/.fcbuild/boot: record 1: unknown key argx"),
         (b"x" * 300000, "/.fcbuild/boot: it is larger than 262144 bytes"),
     ],
     ids=["empty", "version", "key", "size"],
@@ -574,6 +574,7 @@ def test_a_bad_config(guest: Guest, config: bytes, error: str) -> None:
     guest.run(config)
     assert guest.event("fail")["error"] == error
     assert guest.event("fail")["stage"] == "init"
+    assert guest.event("fail")["reason"] == "boot-config"
     assert guest.events()[-1]["event"] == "end"
 
 
