@@ -230,12 +230,16 @@ static int notify(const char *message)
 	return sent < 0 ? -1 : 0;
 }
 
-/* An init: it ends the machine on SIGINT, "deaf" excepted, or at once if it is to "leave". */
+/*
+ * An init: it ends the machine on SIGINT, "deaf" excepted, or at once if it is to "leave". A "slow" one
+ * is ready on SIGUSR1.
+ */
 static int init(const char *how, int argc, char **argv)
 {
 	sigset_t signals;
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGUSR1);
 	show_all(argc, argv);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	if (fork() == 0) {
@@ -243,20 +247,20 @@ static int init(const char *how, int argc, char **argv)
 			_exit(1);
 		_exit(notify("READY=1"));
 	}
-	int status = 1;
+	int status = 1, number;
 	wait(&status);
 	/* None of these is it, but for the last ones. */
 	notify("STATUS=READY=1\nREADY=10\nXREADY=1");
 	notify("");
 	printf("unprivileged %d\n", status);
 	fflush(stdout);
-	usleep(100000);
+	if (strcmp(how, "slow") == 0)
+		sigwait(&signals, &number);
 	notify("STATUS=well\nREADY=1\n");
 	notify("READY=1");
 	if (strcmp(how, "deaf") == 0)
 		for (;;)
 			pause();
-	int number;
 	if (strcmp(how, "leave") != 0)
 		sigwait(&signals, &number);
 	printf("ending\n");
