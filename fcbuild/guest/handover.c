@@ -16,6 +16,8 @@
 /* An abstract address, so that no file system has to be there. */
 #define NOTIFY_NAME "fcbuild/notify"
 
+enum { MESSAGES = 64 }; /* at a time; Linux queues 10 unless it is told otherwise */
+
 static char notify_env[] = "NOTIFY_SOCKET=@" NOTIFY_NAME;
 static int notify = -1;
 static bool ready;
@@ -101,9 +103,9 @@ int handover_start(struct config *config, struct program *program, char *title, 
 	return 0;
 }
 
-void handover_watch(struct pollfd slots[HANDOVER_SLOTS])
+int handover_fd(void)
 {
-	slots[0] = (struct pollfd){.fd = notify, .events = POLLIN};
+	return notify;
 }
 
 /* Whether one of the lines of a message is "READY=1". */
@@ -118,29 +120,40 @@ static bool says_ready(const char *message)
 	return false;
 }
 
-bool handover_step(const struct pollfd slots[HANDOVER_SLOTS])
+/* Read one message. Returns whether there was one; `*from_root` says whether it is root's. */
+static bool notify_read(char *message, size_t size, bool *from_root)
 {
 	/* Room for the credentials only: the kernel closes descriptors that come along. */
 	union {
 		struct cmsghdr header;
 		char bytes[CMSG_SPACE(sizeof(struct ucred))];
 	} control;
-	char message[4096];
-	struct iovec part = {message, sizeof message - 1};
+	struct iovec part = {message, size - 1};
 	struct msghdr received = {
 		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-	if (slots[0].fd < 0 || slots[0].revents == 0)
-		return false;
-	/* Later messages are read, too: a full queue would hold up whoever sends. */
 	ssize_t length = recvmsg(notify, &received, 0);
-	if (length < 0 || ready)
+	if (length < 0)
 		return false;
 	message[length] = '\0';
+	*from_root = false;
 	const struct cmsghdr *header = CMSG_FIRSTHDR(&received);
-	if (header == NULL || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_CREDENTIALS)
-		return false;
-	struct ucred sender;
-	memcpy(&sender, CMSG_DATA(header), sizeof sender);
-	ready = sender.uid == 0 && says_ready(message);
-	return ready;
+	if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_CREDENTIALS) {
+		struct ucred sender;
+		memcpy(&sender, CMSG_DATA(header), sizeof sender);
+		*from_root = sender.uid == 0;
+	}
+	return true;
+}
+
+bool handover_ready(void)
+{
+	char message[4096];
+	bool was_ready = ready, from_root;
+	/*
+	 * Everything is read, whoever sent it and also afterwards: a full queue would hold up an init that
+	 * has something to say. Whoever fills it faster than this is left for the next time.
+	 */
+	for (int i = 0; i < MESSAGES && notify_read(message, sizeof message, &from_root); i++)
+		ready |= from_root && says_ready(message);
+	return ready && !was_ready;
 }

@@ -5,10 +5,7 @@
 #include "config.h"
 #include "program.h"
 
-#include <poll.h>
 #include <stdbool.h>
-
-enum { HANDOVER_SLOTS = 1 };
 
 /*
  * Fork, and execute the image's init in PID 1; only the child returns. It has waited, like
@@ -21,10 +18,10 @@ enum { HANDOVER_SLOTS = 1 };
  */
 int handover_start(struct config *config, struct program *program, char *title, char *error, size_t error_size);
 
-/* Set the poll entry to what the init says about itself. */
-void handover_watch(struct pollfd slots[HANDOVER_SLOTS]);
+/* The socket on which the init says how it is, or -1 without one. */
+int handover_fd(void);
 
-/* Read one message. Returns whether it is the first in which root says READY=1. */
-bool handover_step(const struct pollfd slots[HANDOVER_SLOTS]);
+/* Read what it has said. Returns whether root says READY=1 there, for the first time. */
+bool handover_ready(void);
 
 #endif

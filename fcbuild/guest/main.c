@@ -184,29 +184,29 @@ static int serve(int signals)
 		AT_SIGNALS,
 		AT_EVENTS,
 		AT_FORWARD,
+		AT_HANDOVER,
 		AT_CONTROL,
 		AT_OUTPUT = AT_CONTROL + CONTROL_SLOTS,
 		AT_CHECK = AT_OUTPUT + OUTPUT_SLOTS,
-		AT_HANDOVER = AT_CHECK + CHECK_SLOTS,
-		SLOTS = AT_HANDOVER + HANDOVER_SLOTS
+		SLOTS = AT_CHECK + CHECK_SLOTS
 	};
 	struct pollfd slots[SLOTS];
+	bool leaving = false;
 	for (;;) {
 		slots[AT_SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
 		slots[AT_EVENTS] = (struct pollfd){.fd = events_waiting() ? events_fd() : -1, .events = POLLOUT};
 		slots[AT_FORWARD] = (struct pollfd){.fd = link_sockets.forward, .events = POLLIN};
+		slots[AT_HANDOVER] = (struct pollfd){.fd = handover_fd(), .events = POLLIN};
 		int timeout = earlier(until_kill(), control_watch(slots + AT_CONTROL));
 		timeout = earlier(timeout, check_watch(slots + AT_CHECK));
 		output_watch(slots + AT_OUTPUT);
-		handover_watch(slots + AT_HANDOVER);
 		if (poll(slots, SLOTS, timeout) < 0 && errno != EINTR)
 			fail("guest", "poll: %s", strerror(errno));
 
 		struct signalfd_siginfo signal;
 		while (read(signals, &signal, sizeof signal) == (ssize_t)sizeof signal) {
 			int status = 0;
-			if (signal.ssi_signo == SIGTERM && config->handover)
-				leave();
+			leaving |= signal.ssi_signo == SIGTERM && config->handover;
 			if (signal.ssi_signo == SIGINT)
 				stop("ctrl-alt-del");
 			if (signal.ssi_signo == SIGCHLD && reap(&status))
@@ -221,8 +221,10 @@ static int serve(int signals)
 		control_step(slots + AT_CONTROL);
 		output_step(slots + AT_OUTPUT);
 		check_step(slots + AT_CHECK);
-		if (handover_step(slots + AT_HANDOVER))
+		if ((slots[AT_HANDOVER].revents != 0 || leaving) && handover_ready())
 			events_put("ready", clock_now(), "");
+		if (leaving)
+			leave();
 	}
 }
 
