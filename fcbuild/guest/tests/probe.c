@@ -266,9 +266,8 @@ static int init(const char *how, int argc, char **argv)
 	printf("ending\n");
 	fflush(stdout);
 	kill(-1, SIGTERM);
-	while (kill(-1, 0) == 0) /* something is left; its end is SIGCHLD, if it is a child */
-		if (wait(NULL) < 0)
-			usleep(1000);
+	while (wait(NULL) > 0) /* every process is a child of the init once its parent is gone */
+		;
 	reboot(RB_AUTOBOOT);
 	return 1;
 }
