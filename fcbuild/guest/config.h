@@ -47,6 +47,7 @@ struct config {
 	size_t healthc;                       /* 0: there is no check */
 	struct health_times health_times;
 	struct network_config network;
+	bool instance_hostname; /* `hostname` is not the image's */
 	/* The environment's HOSTNAME, once the instance has another one than the image (instance.c). */
 	char hostname_env[sizeof "HOSTNAME=" + CONFIG_HOSTNAME_MAX];
 };

@@ -259,6 +259,7 @@ static void merge_hostname(struct config *config, const char *hostname)
 			config->env[i] = config->hostname_env;
 	snprintf(config->hostname_env, sizeof config->hostname_env, "HOSTNAME=%s", hostname);
 	config->hostname = hostname;
+	config->instance_hostname = true;
 }
 
 int instance_merge(struct config *config, const struct instance *instance, char *error, size_t error_size)

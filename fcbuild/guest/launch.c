@@ -68,21 +68,29 @@ static bool exists(const char *file)
 	return stat(file, &found) == 0;
 }
 
+/* Say why `file` was not executed. */
 static int refuse_file(const struct launch *launch, const char *file, int why)
 {
-	if (why != ENOENT || !exists(file))
-		return refuse(launch, why == ENOENT ? LAUNCH_NOT_FOUND : LAUNCH_NOT_EXECUTABLE, "%.512s: %s", file,
-			      strerror(why));
-	/* ENOENT for a file that is there is about the other file that it needs. */
-	char head[4096], interpreter[256] = "";
+	char head[4096], text[256];
 	int fd = open(file, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	ssize_t length = fd < 0 ? 0 : read(fd, head, sizeof head);
-	if (length > 0)
-		interpreter_of(head, (size_t)length, interpreter, sizeof interpreter);
+	ssize_t got = fd < 0 ? -1 : read(fd, head, sizeof head);
+	size_t length = got > 0 ? (size_t)got : 0;
 	if (fd >= 0)
 		close(fd);
-	return refuse(launch, LAUNCH_NOT_FOUND, "%.512s exists, but its interpreter %s%sis missing", file, interpreter,
-		      interpreter[0] != '\0' ? " " : "");
+	if (why == ENOENT && exists(file)) {
+		/* It is about the other file that this one needs. */
+		bool known = interpreter_of(head, length, text, sizeof text);
+		return refuse(launch, LAUNCH_NOT_FOUND, "%.512s: %s%s not found in the image", file,
+			      known ? "interpreter " : "its interpreter", known ? text : "");
+	}
+	if (why == ENOEXEC) {
+		const char *machine = machine_of(head, length, text, sizeof text);
+		if (machine != NULL && strcmp(machine, machine_here()) != 0)
+			return refuse(launch, LAUNCH_NOT_EXECUTABLE, "%.512s: built for %s, this machine is %s", file,
+				      machine, machine_here());
+	}
+	return refuse(launch, why == ENOENT ? LAUNCH_NOT_FOUND : LAUNCH_NOT_EXECUTABLE, "%.512s: %s", file,
+		      strerror(why));
 }
 
 /* Try each file that argv[0] can mean, as execvp(3) does but without falling back to a shell. */
@@ -119,6 +127,8 @@ int launch_exec(const struct launch *launch)
 	umask(022);
 	/* What a container engine gives; the kernel's own hard limit of 4096 is from another time. */
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){.rlim_cur = 1024, .rlim_max = 524288});
+	setrlimit(RLIMIT_CORE, &(struct rlimit){.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY});
+	setrlimit(RLIMIT_NPROC, &(struct rlimit){.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY});
 	int input = open("/dev/null", O_RDONLY);
 	if (input < 0 || dup2(input, STDIN_FILENO) < 0)
 		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "/dev/null: %s", strerror(errno));

@@ -9,15 +9,18 @@
 #include "control.h"
 #include "documents.h"
 #include "events.h"
+#include "files.h"
 #include "forward.h"
 #include "handover.h"
 #include "json.h"
 #include "link.h"
 #include "mounts.h"
+#include "names.h"
 #include "network.h"
 #include "output.h"
 #include "process.h"
 #include "program.h"
+#include "root.h"
 #include "shutdown.h"
 
 #include <errno.h>
@@ -45,6 +48,8 @@ static struct link link_sockets;
 
 static bool stopping;
 static uint64_t kill_at; /* while stopping: when SIGKILL follows */
+static bool killed;      /* PID 1 itself has sent it SIGKILL */
+static uint64_t oom_kills; /* before the program ran */
 
 /* PID 1 cannot go on: say so everywhere and end the machine. `reason` is one of the contract's. */
 __attribute__((format(printf, 2, 3))) static _Noreturn void fail(const char *reason, const char *format, ...)
@@ -88,9 +93,16 @@ static int receive_signals(void)
 	return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
+/* Returns 0 or an errno. */
+static int send_signal(int signal)
+{
+	killed |= signal == SIGKILL;
+	return kill(program.pid, signal) == 0 ? 0 : errno;
+}
+
 static void stop(const char *by)
 {
-	kill(program.pid, config->stop_signal);
+	send_signal(config->stop_signal);
 	if (stopping)
 		return; /* asked again: the program hears it again, but gets no more time */
 	stopping = true;
@@ -103,7 +115,7 @@ static void stop(const char *by)
 static int controlled(int signal)
 {
 	if (signal != 0)
-		return kill(program.pid, signal) == 0 ? 0 : errno;
+		return send_signal(signal);
 	stop("control");
 	return 0;
 }
@@ -138,21 +150,23 @@ static int until_kill(void)
 }
 
 /* Say how the program ended, and that nothing else follows. */
-static void report_end(uint64_t ended, int code, int signal)
+static void report_end(uint64_t ended, int code, int signal, bool oom)
 {
-	events_put("exit", ended, ",\"code\":%d,\"signal\":%d,\"stdout\":%" PRIu64 ",\"stderr\":%" PRIu64, code, signal,
-		   output_sent(OUTPUT_STDOUT), output_sent(OUTPUT_STDERR));
+	events_put("exit", ended,
+		   ",\"code\":%d,\"signal\":%d,\"oom\":%s,\"stdout\":%" PRIu64 ",\"stderr\":%" PRIu64, code, signal,
+		   oom ? "true" : "false", output_sent(OUTPUT_STDOUT), output_sent(OUTPUT_STDERR));
 	events_put("end", clock_now(), "");
 }
 
 /* The program has ended: deliver what it left behind, report how it ended, end the machine. */
 static _Noreturn void finish(uint64_t ended, int code, int signal)
 {
+	bool oom = signal == SIGKILL && !killed && process_oom_kills() > oom_kills;
 	/* First the processes: one of them could hold the pipes open for ever. */
 	shutdown_processes();
 	output_drain();
 	shutdown_disks();
-	report_end(ended, code, signal);
+	report_end(ended, code, signal, oom);
 	shutdown_machine(&link_sockets);
 }
 
@@ -162,7 +176,7 @@ static _Noreturn void leave(void)
 	uint64_t ended = clock_now();
 	check_stop();
 	output_drain();
-	report_end(ended, 0, 0);
+	report_end(ended, 0, 0, false);
 	shutdown_link(&link_sockets);
 	_exit(0);
 }
@@ -171,10 +185,10 @@ static _Noreturn void leave(void)
 static void stop_now(void)
 {
 	kill_at = UINT64_MAX;
-	/* Process 1 cannot be killed; the machine can. */
+	send_signal(SIGKILL);
+	/* The kernel does not let that kill process 1. It can be left alone in a machine that restarts. */
 	if (config->handover)
 		finish(clock_now(), 128 + SIGKILL, SIGKILL);
-	kill(program.pid, SIGKILL);
 }
 
 /* Serve the host and the program's output until the program has ended. Returns its wait status. */
@@ -249,16 +263,22 @@ int main(int argc, char **argv)
 	if (documents_read_image(&documents, error, sizeof error) != 0)
 		fail("boot-config", "%s", error);
 
-	if (mounts_make(config->handover, error, sizeof error) != 0)
+	if (mounts_kernel(error, sizeof error) != 0)
 		fail("root", "%s", error);
+	console_open();
 	if (documents_read_instance(&documents, error, sizeof error) != 0)
 		fail("instance-config", "%s", error);
-	console_open();
+	if (root_make(config, documents.command_line.overlay_drive, error, sizeof error) != 0)
+		fail("root", "%s", error);
+	if (!config->handover) /* an init makes the mounts that it wants */
+		mounts_program();
 	process_never_oom();
-	if (network_up(config->hostname, error, sizeof error) != 0)
+	if (network_up(&config->network, error, sizeof error) != 0 || names_set(config, error, sizeof error) != 0)
 		fail("network", "%s", error);
 	/* Instead of restarting at once the kernel sends SIGINT. Without a keyboard there is nothing to set. */
 	reboot(RB_DISABLE_CAD);
+	if (files_write(&documents.drive, error, sizeof error) != 0)
+		fail("file", "%s", error);
 	events_put("mounted", clock_now(), "");
 
 	output_open(link_sockets.output, link_sockets.errors);
@@ -273,6 +293,8 @@ int main(int argc, char **argv)
 		finish(clock_now(), program.refusal.code, 0);
 	}
 	events_put("exec", clock_now(), ",\"pid\":%d", (int)program.pid);
+	oom_kills = process_oom_kills();
+
 	check_open(config);
 	control_open(link_sockets.control, controlled);
 	int status = serve(signals);

@@ -1,5 +1,7 @@
-/* PID 1's children: what they must not inherit from it, and how they are ended. */
+/* What the kernel is told and asked about processes: PID 1 itself, what its children inherit, their end. */
 #include "process.h"
+
+#include "values.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -36,6 +38,27 @@ void process_never_oom(void)
 void process_normal_oom(void)
 {
 	oom_score_adj("0");
+}
+
+uint64_t process_oom_kills(void)
+{
+	static const char name[] = "\noom_kill ";
+	char text[16384]; /* about 5,000 bytes now; the kernel adds a few lines a year */
+	size_t length = 0;
+	ssize_t got;
+	int fd = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	while (length < sizeof text - 1 && (got = read(fd, text + length, sizeof text - 1 - length)) > 0)
+		length += (size_t)got;
+	close(fd);
+	text[length] = '\0';
+	const char *line = strstr(text, name);
+	uint64_t kills = 0;
+	if (line == NULL)
+		return 0;
+	line += strlen(name);
+	return decimal_parse(line, strcspn(line, "\n"), 0, UINT64_MAX, &kills) == 0 ? kills : 0;
 }
 
 static int close_range_from(unsigned first, unsigned last, unsigned flags)

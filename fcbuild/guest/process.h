@@ -1,7 +1,8 @@
-/* PID 1's children: what they must not inherit from it, and how they are ended. */
+/* What the kernel is told and asked about processes: PID 1 itself, what its children inherit, their end. */
 #ifndef FCBUILD_PROCESS_H
 #define FCBUILD_PROCESS_H
 
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Make PID 1 the last one that the kernel kills when memory runs out. */
@@ -9,6 +10,9 @@ void process_never_oom(void);
 
 /* Undo that, in a child that is still root. */
 void process_normal_oom(void);
+
+/* How many processes the kernel has killed for want of memory since it started; 0 when it does not say. */
+uint64_t process_oom_kills(void);
 
 /* Close every descriptor from 3 on but `fd`. */
 void process_keep_only(int fd);

@@ -1,30 +1,12 @@
 /* The image's program: the one process this machine is for. */
 #include "program.h"
 
+#include "directory.h"
+
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-/* Create the working directory and its parents. What is wrong with it shows when it is entered. */
-static void make_workdir(const char *workdir)
-{
-	char path[PATH_MAX];
-	if (strlen(workdir) >= sizeof path)
-		return;
-	strcpy(path, workdir);
-	for (char *slash = path + 1; slash != NULL && *slash != '\0'; slash++) {
-		slash = strchr(slash, '/');
-		if (slash != NULL)
-			*slash = '\0';
-		mkdir(path, 0755);
-		if (slash == NULL)
-			break;
-		*slash = '/';
-	}
-}
 
 int program_start(const struct config *config, struct program *program, char *error, size_t error_size)
 {
@@ -35,7 +17,7 @@ int program_start(const struct config *config, struct program *program, char *er
 		snprintf(error, error_size, "pipe: %s", strerror(errno));
 		return -1;
 	}
-	make_workdir(config->workdir);
+	directory_make(config->workdir, strlen(config->workdir), 0, 0);
 
 	program->pid = fork();
 	if (program->pid < 0) {

@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "console.h"
 #include "events.h"
+#include "root.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -45,6 +46,7 @@ void shutdown_disks(void)
 	sync();
 	/* A root that is read-only already, or kept busy by a stuck process, is synced at least. */
 	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	root_freeze();
 }
 
 static void send_events(uint64_t deadline)

@@ -5,10 +5,15 @@
 #include "interpreter.h"
 #include "json.h"
 #include "requests.h"
+#include "rtnetlink.h"
 #include "search.h"
 #include "values.h"
 
 #include <elf.h>
+#include <errno.h>
+#include <linux/if_addr.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -710,6 +715,147 @@ static void test_health_timeout(void)
 	CHECK(health.status == HEALTH_UNHEALTHY && health.due == UINT64_MAX);
 }
 
+static void test_machine(void)
+{
+	char text[32];
+	Elf64_Ehdr file = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB}, .e_machine = EM_AARCH64};
+	CHECK_TEXT(machine_of((char *)&file, sizeof file, text, sizeof text), "aarch64");
+	file.e_machine = EM_X86_64;
+	CHECK_TEXT(machine_of((char *)&file, sizeof file, text, sizeof text), "x86_64");
+	file.e_machine = 0xfedc;
+	CHECK_TEXT(machine_of((char *)&file, sizeof file, text, sizeof text), "ELF machine 65244");
+	file.e_machine = EM_PPC64;
+	CHECK_TEXT(machine_of((char *)&file, sizeof file, text, sizeof text), "ppc64le");
+	file.e_ident[EI_DATA] = ELFDATA2MSB;
+	file.e_machine = EM_S390 << 8;
+	CHECK_TEXT(machine_of((char *)&file, sizeof file, text, sizeof text), "s390x");
+	CHECK(machine_of((char *)&file, 20, text, sizeof text) != NULL);
+	CHECK(machine_of((char *)&file, 19, text, sizeof text) == NULL);
+	CHECK(machine_of("", 0, text, sizeof text) == NULL);
+	CHECK(machine_of("#!/bin/sh this is no ELF file\n", 30, text, sizeof text) == NULL);
+	CHECK(machine_here() != NULL);
+}
+
+/* The attribute `type` behind a body of `body` bytes, which has to be `size` long. NULL: it is not there. */
+static const void *attribute_of(const struct rtnetlink_request *request, size_t body, int type, size_t size)
+{
+	const struct nlmsghdr *header = (const struct nlmsghdr *)request->bytes;
+	CHECK(header->nlmsg_len == request->length && NLMSG_OK(header, (int)request->length));
+	int left = (int)(header->nlmsg_len - NLMSG_SPACE(body));
+	const struct rtattr *attribute = (const struct rtattr *)(request->bytes + NLMSG_SPACE(body));
+	for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left)) {
+		if (attribute->rta_type != type)
+			continue;
+		CHECK(RTA_PAYLOAD(attribute) == size);
+		return RTA_DATA(attribute);
+	}
+	CHECK(left == 0);
+	return NULL;
+}
+
+static const void *body_of(const struct rtnetlink_request *request, int type, int flags, uint32_t sequence)
+{
+	const struct nlmsghdr *header = (const struct nlmsghdr *)request->bytes;
+	CHECK(header->nlmsg_type == type && header->nlmsg_flags == (NLM_F_REQUEST | NLM_F_ACK | flags));
+	CHECK(header->nlmsg_seq == sequence && header->nlmsg_pid == 0);
+	return NLMSG_DATA(header);
+}
+
+/* Every message is the one that the kernel's own headers describe. */
+static void test_rtnetlink(void)
+{
+	struct rtnetlink_request request;
+	struct address four, six;
+	CHECK(address_parse_prefix("10.1.2.3/24", &four) == 0 && address_parse_prefix("fd00::5/64", &six) == 0);
+	const int create = NLM_F_CREATE | NLM_F_EXCL;
+
+	rtnetlink_find(&request, 1, "eth0");
+	const struct ifinfomsg *link = body_of(&request, RTM_GETLINK, 0, 1);
+	CHECK(link->ifi_index == 0);
+	CHECK_TEXT(attribute_of(&request, sizeof *link, IFLA_IFNAME, 5), "eth0");
+
+	rtnetlink_mtu(&request, 2, 7, 1400);
+	link = body_of(&request, RTM_NEWLINK, 0, 2);
+	CHECK(link->ifi_index == 7 && link->ifi_change == 0);
+	CHECK(*(const uint32_t *)attribute_of(&request, sizeof *link, IFLA_MTU, 4) == 1400);
+
+	rtnetlink_up(&request, 3, 7);
+	link = body_of(&request, RTM_NEWLINK, 0, 3);
+	CHECK(link->ifi_index == 7 && link->ifi_flags == IFF_UP && link->ifi_change == IFF_UP);
+	CHECK(request.length == NLMSG_SPACE(sizeof *link));
+
+	rtnetlink_address(&request, 4, 7, &four);
+	const struct ifaddrmsg *address = body_of(&request, RTM_NEWADDR, create, 4);
+	CHECK(address->ifa_family == AF_INET && address->ifa_prefixlen == 24 && address->ifa_flags == 0 &&
+	      address->ifa_scope == RT_SCOPE_UNIVERSE && address->ifa_index == 7);
+	CHECK(memcmp(attribute_of(&request, sizeof *address, IFA_LOCAL, 4), "\x0a\1\2\3", 4) == 0);
+	CHECK(memcmp(attribute_of(&request, sizeof *address, IFA_ADDRESS, 4), "\x0a\1\2\3", 4) == 0);
+	rtnetlink_address(&request, 5, 7, &six);
+	address = body_of(&request, RTM_NEWADDR, create, 5);
+	CHECK(address->ifa_family == AF_INET6 && address->ifa_prefixlen == 64 && address->ifa_flags == IFA_F_NODAD);
+	CHECK(memcmp(attribute_of(&request, sizeof *address, IFA_LOCAL, 16), six.bytes, 16) == 0);
+
+	rtnetlink_default_route(&request, 6, 7, &six);
+	const struct rtmsg *route = body_of(&request, RTM_NEWROUTE, create, 6);
+	CHECK(route->rtm_family == AF_INET6 && route->rtm_dst_len == 0 && route->rtm_src_len == 0 &&
+	      route->rtm_table == RT_TABLE_MAIN && route->rtm_protocol == RTPROT_BOOT &&
+	      route->rtm_scope == RT_SCOPE_UNIVERSE && route->rtm_type == RTN_UNICAST && route->rtm_flags == 0);
+	CHECK(*(const uint32_t *)attribute_of(&request, sizeof *route, RTA_OIF, 4) == 7);
+	CHECK(memcmp(attribute_of(&request, sizeof *route, RTA_GATEWAY, 16), six.bytes, 16) == 0);
+	CHECK(attribute_of(&request, sizeof *route, RTA_DST, 0) == NULL);
+
+	CHECK(address_parse("169.254.169.254", &four) == 0);
+	rtnetlink_host_route(&request, 7, 7, &four);
+	route = body_of(&request, RTM_NEWROUTE, create, 7);
+	CHECK(route->rtm_family == AF_INET && route->rtm_dst_len == 32 && route->rtm_scope == RT_SCOPE_LINK);
+	CHECK(memcmp(attribute_of(&request, sizeof *route, RTA_DST, 4), "\xa9\xfe\xa9\xfe", 4) == 0);
+	CHECK(attribute_of(&request, sizeof *route, RTA_GATEWAY, 0) == NULL);
+
+	char name[RTNETLINK_BYTES_MAX + 1];
+	memset(name, 'x', sizeof name);
+	name[sizeof name - 1] = '\0';
+	rtnetlink_find(&request, 8, name);
+	CHECK(request.length == 0);
+}
+
+static void test_rtnetlink_answers(void)
+{
+	struct {
+		struct nlmsghdr link_header;
+		struct ifinfomsg link;
+		char more[20];
+		struct nlmsghdr error_header;
+		struct nlmsgerr error;
+	} both = {
+		.link_header = {.nlmsg_type = RTM_NEWLINK, .nlmsg_seq = 3,
+				.nlmsg_len = sizeof(struct nlmsghdr) + sizeof(struct ifinfomsg) + 20},
+		.link = {.ifi_index = 9},
+		.error_header = {.nlmsg_type = NLMSG_ERROR, .nlmsg_seq = 3, .nlmsg_len = NLMSG_LENGTH(sizeof(struct nlmsgerr))},
+	};
+	struct rtnetlink_answer answer = rtnetlink_answer(&both, sizeof both, 3);
+	CHECK(answer.acknowledged && answer.error == 0 && answer.index == 9);
+	answer = rtnetlink_answer(&both, sizeof both, 4);
+	CHECK(!answer.acknowledged && answer.index == 0);
+	both.error.error = -ENODEV;
+	answer = rtnetlink_answer(&both, sizeof both, 3);
+	CHECK(answer.acknowledged && answer.error == ENODEV);
+	both.error.error = 5;
+	CHECK(rtnetlink_answer(&both, sizeof both, 3).error == EPROTO);
+	/* A description that the buffer cut. */
+	both.link_header.nlmsg_len = 4000;
+	answer = rtnetlink_answer(&both, sizeof both, 3);
+	CHECK(!answer.acknowledged && answer.index == 9);
+	for (size_t length = 0; length < sizeof(struct nlmsghdr) + sizeof(struct ifinfomsg); length++)
+		CHECK(rtnetlink_answer(&both, length, 3).index == 0);
+	/* Lengths that lead nowhere. */
+	for (uint32_t length = 0; length < sizeof(struct nlmsghdr); length++) {
+		both.link_header.nlmsg_len = length;
+		CHECK(!rtnetlink_answer(&both, sizeof both, 3).acknowledged);
+	}
+	both.link_header.nlmsg_len = UINT32_MAX;
+	CHECK(!rtnetlink_answer(&both, sizeof both, 3).acknowledged);
+}
+
 int main(void)
 {
 	test_config();
@@ -727,6 +873,9 @@ int main(void)
 	test_health();
 	test_health_start_period();
 	test_health_timeout();
+	test_machine();
+	test_rtnetlink();
+	test_rtnetlink_answers();
 	printf("%d failures\n", failures);
 	return failures != 0;
 }
