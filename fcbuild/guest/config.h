@@ -30,7 +30,7 @@ struct health_times {
 
 struct config {
 	char *argv[CONFIG_RECORDS_MAX + 1]; /* NULL-terminated, at least one */
-	char *env[CONFIG_RECORDS_MAX + 1];  /* NULL-terminated */
+	char *env[CONFIG_RECORDS_MAX + 2];  /* NULL-terminated, with room for one more */
 	gid_t groups[CONFIG_RECORDS_MAX];
 	size_t argc, envc, groupc;
 	const char *workdir;

@@ -3,6 +3,7 @@
  * the host, and ends the machine with it. BOOT_CONTRACT.md says what it does; main() says in which
  * order.
  */
+#include "check.h"
 #include "clock.h"
 #include "console.h"
 #include "control.h"
@@ -10,6 +11,7 @@
 #include "events.h"
 #include "files.h"
 #include "forward.h"
+#include "handover.h"
 #include "json.h"
 #include "link.h"
 #include "mounts.h"
@@ -87,6 +89,7 @@ static int receive_signals(void)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
 	return signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
@@ -103,6 +106,7 @@ static void stop(const char *by)
 	if (stopping)
 		return; /* asked again: the program hears it again, but gets no more time */
 	stopping = true;
+	check_stop();
 	kill_at = clock_deadline(config->stop_grace_ms);
 	events_put("stopping", clock_now(), ",\"signal\":%d,\"by\":\"%s\"", config->stop_signal, by);
 }
@@ -126,62 +130,32 @@ static bool reap(int *status)
 		if (pid == program.pid) {
 			program_ended = true;
 			*status = ended_status;
-		} else {
+		} else if (!check_ended(pid, ended_status)) {
 			forward_ended(pid);
 		}
 	}
 	return program_ended;
 }
 
-/* Milliseconds until SIGKILL is due, or `timeout` when that is earlier; -1 is never. */
-static int until_kill(int timeout)
+/* The earlier of two timeouts for poll(2); -1 is never. */
+static int earlier(int timeout, int other)
 {
-	if (!stopping || kill_at == UINT64_MAX)
-		return timeout;
-	int left = clock_left(kill_at);
-	return timeout < 0 || left < timeout ? left : timeout;
+	return timeout < 0 || (other >= 0 && other < timeout) ? other : timeout;
 }
 
-/* Serve the host and the program's output until the program has ended. Returns its wait status. */
-static int serve(int signals)
+/* Milliseconds until the grace period is over, or -1. */
+static int until_kill(void)
 {
-	enum {
-		AT_SIGNALS,
-		AT_EVENTS,
-		AT_FORWARD,
-		AT_CONTROL,
-		AT_OUTPUT = AT_CONTROL + CONTROL_SLOTS,
-		SLOTS = AT_OUTPUT + OUTPUT_SLOTS
-	};
-	struct pollfd slots[SLOTS];
-	for (;;) {
-		slots[AT_SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
-		slots[AT_EVENTS] = (struct pollfd){.fd = events_waiting() ? events_fd() : -1, .events = POLLOUT};
-		slots[AT_FORWARD] = (struct pollfd){.fd = link_sockets.forward, .events = POLLIN};
-		int timeout = control_watch(slots + AT_CONTROL);
-		output_watch(slots + AT_OUTPUT);
-		if (poll(slots, SLOTS, until_kill(timeout)) < 0 && errno != EINTR)
-			fail("guest", "poll: %s", strerror(errno));
+	return stopping && kill_at != UINT64_MAX ? clock_left(kill_at) : -1;
+}
 
-		struct signalfd_siginfo signal;
-		while (read(signals, &signal, sizeof signal) == (ssize_t)sizeof signal) {
-			int status = 0;
-			if (signal.ssi_signo == SIGINT)
-				stop("ctrl-alt-del");
-			else if (reap(&status))
-				return status;
-		}
-		if (stopping && clock_left(kill_at) == 0) {
-			send_signal(SIGKILL);
-			kill_at = UINT64_MAX;
-		}
-		if (slots[AT_EVENTS].revents != 0)
-			events_flush();
-		if (slots[AT_FORWARD].revents != 0)
-			forward_accept(link_sockets.forward);
-		control_step(slots + AT_CONTROL);
-		output_step(slots + AT_OUTPUT);
-	}
+/* Say how the program ended, and that nothing else follows. */
+static void report_end(uint64_t ended, int code, int signal, bool oom)
+{
+	events_put("exit", ended,
+		   ",\"code\":%d,\"signal\":%d,\"oom\":%s,\"stdout\":%" PRIu64 ",\"stderr\":%" PRIu64, code, signal,
+		   oom ? "true" : "false", output_sent(OUTPUT_STDOUT), output_sent(OUTPUT_STDERR));
+	events_put("end", clock_now(), "");
 }
 
 /* The program has ended: deliver what it left behind, report how it ended, end the machine. */
@@ -192,18 +166,87 @@ static _Noreturn void finish(uint64_t ended, int code, int signal)
 	shutdown_processes();
 	output_drain();
 	shutdown_disks();
-	events_put("exit", ended,
-		   ",\"code\":%d,\"signal\":%d,\"oom\":%s,\"stdout\":%" PRIu64 ",\"stderr\":%" PRIu64, code, signal,
-		   oom ? "true" : "false", output_sent(OUTPUT_STDOUT), output_sent(OUTPUT_STDERR));
-	events_put("end", clock_now(), "");
+	report_end(ended, code, signal, oom);
 	shutdown_machine(&link_sockets);
 }
 
-int main(void)
+/* The image's init ends everything, this process included, and the machine after that. */
+static _Noreturn void leave(void)
+{
+	uint64_t ended = clock_now();
+	check_stop();
+	output_drain();
+	report_end(ended, 0, 0, false);
+	shutdown_link(&link_sockets);
+	_exit(0);
+}
+
+/* The grace period is over. */
+static void stop_now(void)
+{
+	kill_at = UINT64_MAX;
+	send_signal(SIGKILL);
+	/* The kernel does not let that kill process 1. It can be left alone in a machine that restarts. */
+	if (config->handover)
+		finish(clock_now(), 128 + SIGKILL, SIGKILL);
+}
+
+/* Serve the host and the program's output until the program has ended. Returns its wait status. */
+static int serve(int signals)
+{
+	enum {
+		AT_SIGNALS,
+		AT_EVENTS,
+		AT_FORWARD,
+		AT_HANDOVER,
+		AT_CONTROL,
+		AT_OUTPUT = AT_CONTROL + CONTROL_SLOTS,
+		AT_CHECK = AT_OUTPUT + OUTPUT_SLOTS,
+		SLOTS = AT_CHECK + CHECK_SLOTS
+	};
+	struct pollfd slots[SLOTS];
+	bool leaving = false;
+	for (;;) {
+		slots[AT_SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
+		slots[AT_EVENTS] = (struct pollfd){.fd = events_waiting() ? events_fd() : -1, .events = POLLOUT};
+		slots[AT_FORWARD] = (struct pollfd){.fd = link_sockets.forward, .events = POLLIN};
+		slots[AT_HANDOVER] = (struct pollfd){.fd = handover_fd(), .events = POLLIN};
+		int timeout = earlier(until_kill(), control_watch(slots + AT_CONTROL));
+		timeout = earlier(timeout, check_watch(slots + AT_CHECK));
+		output_watch(slots + AT_OUTPUT);
+		if (poll(slots, SLOTS, timeout) < 0 && errno != EINTR)
+			fail("guest", "poll: %s", strerror(errno));
+
+		struct signalfd_siginfo signal;
+		while (read(signals, &signal, sizeof signal) == (ssize_t)sizeof signal) {
+			int status = 0;
+			leaving |= signal.ssi_signo == SIGTERM && config->handover;
+			if (signal.ssi_signo == SIGINT)
+				stop("ctrl-alt-del");
+			if (signal.ssi_signo == SIGCHLD && reap(&status))
+				return status;
+		}
+		if (until_kill() == 0)
+			stop_now();
+		if (slots[AT_EVENTS].revents != 0)
+			events_flush();
+		if (slots[AT_FORWARD].revents != 0)
+			forward_accept(link_sockets.forward);
+		control_step(slots + AT_CONTROL);
+		output_step(slots + AT_OUTPUT);
+		check_step(slots + AT_CHECK);
+		if ((slots[AT_HANDOVER].revents != 0 || leaving) && handover_ready())
+			events_put("ready", clock_now(), "");
+		if (leaving)
+			leave();
+	}
+}
+
+int main(int argc, char **argv)
 {
 	uint64_t start = clock_now();
 	char error[512];
-	if (getpid() != 1) {
+	if (getpid() != 1 || argc < 1) {
 		fprintf(stderr, "fcbuild: this is a virtual machine's PID 1 and nothing else\n");
 		return 1;
 	}
@@ -227,7 +270,8 @@ int main(void)
 		fail("instance-config", "%s", error);
 	if (root_make(config, documents.command_line.overlay_drive, error, sizeof error) != 0)
 		fail("root", "%s", error);
-	mounts_program();
+	if (!config->handover) /* an init makes the mounts that it wants */
+		mounts_program();
 	process_never_oom();
 	if (network_up(&config->network, error, sizeof error) != 0 || names_set(config, error, sizeof error) != 0)
 		fail("network", "%s", error);
@@ -238,17 +282,20 @@ int main(void)
 	events_put("mounted", clock_now(), "");
 
 	output_open(link_sockets.output, link_sockets.errors);
-	if (program_start(config, &program, error, sizeof error) != 0)
+	int started = config->handover ? handover_start(config, &program, argv[0], error, sizeof error)
+				       : program_start(config, &program, error, sizeof error);
+	if (started != 0)
 		fail("guest", "%s", error);
 	output_take(OUTPUT_STDOUT, program.output);
 	output_take(OUTPUT_STDERR, program.errors);
-	if (program.exec_code != 0) {
-		output_say(OUTPUT_STDERR, program.message);
-		finish(clock_now(), program.exec_code, 0);
+	if (program.refusal.code != 0) {
+		output_say(OUTPUT_STDERR, program.refusal.message);
+		finish(clock_now(), program.refusal.code, 0);
 	}
 	events_put("exec", clock_now(), ",\"pid\":%d", (int)program.pid);
 	oom_kills = process_oom_kills();
 
+	check_open(config);
 	control_open(link_sockets.control, controlled);
 	int status = serve(signals);
 	uint64_t ended = clock_now();

@@ -1,12 +1,14 @@
-/* What the kernel is told and asked about processes: PID 1 itself, and what its children inherit. */
+/* What the kernel is told and asked about processes: PID 1 itself, what its children inherit, their end. */
 #include "process.h"
 
 #include "values.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -89,4 +91,38 @@ void process_default_signals(void)
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Kill those of the session that are in /proc now. readdir(3) would allocate memory, this does not. */
+static void kill_listed(int proc, pid_t leader)
+{
+	_Alignas(struct dirent) char entries[4096];
+	long length;
+	while ((length = syscall(SYS_getdents64, proc, entries, sizeof entries)) > 0) {
+		for (long at = 0; at < length;) {
+			/* On 64 bits the libc's entry is the kernel's. */
+			const struct dirent *entry = (const struct dirent *)(entries + at);
+			pid_t pid = (pid_t)atoi(entry->d_name);
+			if (pid > 0 && getsid(pid) == leader)
+				kill(pid, SIGKILL);
+			at += entry->d_reclen;
+		}
+	}
+}
+
+void process_kill_session(pid_t leader)
+{
+	/* The group at once. It is all there is, unless timeout(1) or a job control shell made others. */
+	kill(-leader, SIGKILL);
+	/* It may have no session of its own yet. */
+	kill(leader, SIGKILL);
+	int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0)
+		return;
+	/* Twice: a process may have forked after the first look at its child's number. */
+	for (int i = 0; i < 2; i++) {
+		lseek(proc, 0, SEEK_SET);
+		kill_listed(proc, leader);
+	}
+	close(proc);
 }

@@ -1,5 +1,6 @@
 /* Unit tests of the pure parts of PID 1. Prints each failure; exits 1 when there was one. */
 #include "config.h"
+#include "health.h"
 #include "instance.h"
 #include "interpreter.h"
 #include "json.h"
@@ -453,16 +454,19 @@ static void test_merge(void)
 	CHECK_TEXT(merge(), "with the image's argv there are more than 4096 arg");
 }
 
-static void check_json(int line, const char *text, size_t size, const char *expected)
+typedef size_t json_function(const char *text, char *out, size_t size);
+
+static void check_json(int line, json_function *function, const char *text, size_t size, const char *expected)
 {
 	char out[256];
 	memset(out, '~', sizeof out);
-	size_t length = json_string(text, out, size);
+	size_t length = function(text, out, size);
 	check_text(line, out, expected);
 	CHECK(length == strlen(out) && out[size] == '~');
 }
 
-#define CHECK_JSON(text, size, expected) check_json(__LINE__, text, size, expected)
+#define CHECK_JSON(text, size, expected) check_json(__LINE__, json_string, text, size, expected)
+#define CHECK_TAIL(text, size, expected) check_json(__LINE__, json_tail, text, size, expected)
 
 static void test_json(void)
 {
@@ -476,6 +480,13 @@ static void test_json(void)
 	CHECK_JSON("abcdef", 6, "\"abc\"");
 	CHECK_JSON("abc\xe2\x82\xac", 8, "\"abc\"");
 	CHECK_JSON("abc\xe2\x82\xac", 9, "\"abc\xe2\x82\xac\"");
+	CHECK_TAIL("", 3, "\"\"");
+	CHECK_TAIL("abc", 6, "\"abc\"");
+	CHECK_TAIL("abcdef", 6, "\"def\"");
+	CHECK_TAIL("abcdef", 3, "\"\"");
+	CHECK_TAIL("ab\xe2\x82\xac", 6, "\"\xe2\x82\xac\"");
+	CHECK_TAIL("ab\xe2\x82\xac", 5, "\"\"");
+	CHECK_TAIL("a\n\xff\"", 12, "\"\\ufffd\\\"\"");
 }
 
 static void test_requests(void)
@@ -590,6 +601,118 @@ static void test_interpreter(void)
 	CHECK(!interpreter_of((char *)&elf, sizeof elf, path, sizeof path));
 	elf.file.e_phoff = UINT64_MAX - 8;
 	CHECK(!interpreter_of((char *)&elf, sizeof elf, path, sizeof path));
+}
+
+/* Points in time of the health tests. */
+#define MS(n) ((uint64_t)(n)*1000000u)
+
+/* The check that is due at `at` starts then, not earlier, and ends with `code` one millisecond later. */
+static void check_at(int line, struct health *health, uint64_t at, int code)
+{
+	if (health->due != at || health_step(health, at - 1) != HEALTH_WAIT || health_step(health, at) != HEALTH_START) {
+		failures++;
+		printf("%s:%d: no check is due at %llu but at %llu\n", __FILE__, line, (unsigned long long)at,
+		       (unsigned long long)health->due);
+	}
+	health_ended(health, code, at + MS(1));
+}
+
+#define CHECK_AT(at, code) check_at(__LINE__, &health, at, code)
+
+static void test_health(void)
+{
+	const struct health_times times = {.interval_ms = 30000, .timeout_ms = 500, .retries = 3, .start_interval_ms = 5000};
+	struct health health;
+
+	/* Without a start period every failure counts, and the third in a row makes it unhealthy. */
+	health_begin(&health, &times, MS(1000));
+	CHECK(health.status == HEALTH_STARTING && health.failing == 0);
+	CHECK_AT(MS(31000), 1);
+	CHECK(health.status == HEALTH_STARTING && health.failing == 1);
+	CHECK_AT(MS(61001), 255);
+	CHECK(health.status == HEALTH_STARTING && health.failing == 2);
+	CHECK_AT(MS(91002), 127);
+	CHECK(health.status == HEALTH_UNHEALTHY && health.failing == 3);
+	CHECK_AT(MS(121003), 1);
+	CHECK(health.status == HEALTH_UNHEALTHY && health.failing == 4);
+	/* One success is enough, and the count starts again. */
+	CHECK_AT(MS(151004), 0);
+	CHECK(health.status == HEALTH_HEALTHY && health.failing == 0);
+	CHECK_AT(MS(181005), 1);
+	CHECK_AT(MS(211006), 1);
+	CHECK_AT(MS(241007), 0);
+	CHECK_AT(MS(271008), 1);
+	CHECK_AT(MS(301009), 1);
+	CHECK(health.status == HEALTH_HEALTHY && health.failing == 2);
+	CHECK_AT(MS(331010), 1);
+	CHECK(health.status == HEALTH_UNHEALTHY && health.failing == 3);
+}
+
+static void test_health_start_period(void)
+{
+	struct health_times times = {.interval_ms = 30000, .timeout_ms = 500, .retries = 1,
+				     .start_period_ms = 12000, .start_interval_ms = 5000};
+	struct health health;
+
+	/* Failures in it do not count. The check that starts before its end is still forgiven. */
+	health_begin(&health, &times, 0);
+	CHECK_AT(MS(5000), 1);
+	CHECK_AT(MS(10001), 1);
+	CHECK(health.status == HEALTH_STARTING && health.failing == 0);
+	CHECK(health.due == MS(15002));
+	CHECK(health_step(&health, MS(15002)) == HEALTH_START);
+	health_ended(&health, 1, MS(15003));
+	CHECK(health.status == HEALTH_UNHEALTHY && health.failing == 1);
+	CHECK(health.due == MS(45003));
+
+	/* Started within it, ended outside. */
+	times.timeout_ms = 60000;
+	health_begin(&health, &times, 0);
+	CHECK_AT(MS(5000), 1);
+	CHECK(health_step(&health, MS(10001)) == HEALTH_START);
+	health_ended(&health, 1, MS(13000));
+	CHECK(health.status == HEALTH_STARTING && health.failing == 0);
+	CHECK(health.due == MS(43000));
+
+	/* A success in it ends "starting": from there on failures count and the interval is the long one. */
+	health_begin(&health, &times, 0);
+	CHECK_AT(MS(5000), 0);
+	CHECK(health.status == HEALTH_HEALTHY);
+	CHECK(health.due == MS(35001));
+	times.interval_ms = 1000;
+	health_begin(&health, &times, 0);
+	CHECK_AT(MS(5000), 0);
+	CHECK_AT(MS(6001), 1);
+	CHECK(health.status == HEALTH_UNHEALTHY && health.failing == 1);
+}
+
+static void test_health_timeout(void)
+{
+	const struct health_times times = {.interval_ms = 1000, .timeout_ms = 500, .retries = 1};
+	struct health health;
+
+	health_begin(&health, &times, 0);
+	CHECK(health_step(&health, MS(1010)) == HEALTH_START); /* PID 1 was late */
+	CHECK(health.due == MS(1510));
+	CHECK(health_step(&health, MS(1510) - 1) == HEALTH_WAIT);
+	CHECK(health_step(&health, MS(1510)) == HEALTH_KILL);
+	CHECK(health.status == HEALTH_UNHEALTHY && health.failing == 1);
+	/* Nothing starts before it has ended, and its end is not another result. */
+	CHECK(health.due == UINT64_MAX && health_step(&health, MS(99000)) == HEALTH_WAIT);
+	health_ended(&health, 137, MS(99000));
+	CHECK(health.failing == 1 && health.due == MS(100000));
+	/* It may even say that all is well: too late. */
+	CHECK(health_step(&health, MS(100000)) == HEALTH_START);
+	CHECK(health_step(&health, MS(100500)) == HEALTH_KILL);
+	health_ended(&health, 0, MS(100501));
+	CHECK(health.status == HEALTH_UNHEALTHY && health.failing == 2);
+
+	/* After a stop there is no result and no check. */
+	CHECK(health_step(&health, MS(101501)) == HEALTH_START);
+	health_stop(&health);
+	CHECK(health.due == UINT64_MAX && health_step(&health, MS(200000)) == HEALTH_WAIT);
+	health_ended(&health, 0, MS(200000));
+	CHECK(health.status == HEALTH_UNHEALTHY && health.due == UINT64_MAX);
 }
 
 static void test_machine(void)
@@ -747,6 +870,9 @@ int main(void)
 	test_request_lines();
 	test_search();
 	test_interpreter();
+	test_health();
+	test_health_start_period();
+	test_health_timeout();
 	test_machine();
 	test_rtnetlink();
 	test_rtnetlink_answers();
