@@ -238,7 +238,8 @@ class Guest:
         for name in ("dev", "proc", "sys", "run", "tmp", "etc", ".link"):
             (self.image / name).mkdir(exist_ok=True)
         for name in ("hostname", "hosts", "resolv.conf"):
-            (self.image / "etc" / name).touch()
+            if not (self.image / "etc" / name).is_symlink():
+                (self.image / "etc" / name).touch()
         (self.image / "tmp").chmod(0o1777)
         self.on_drive = True
 
@@ -1051,6 +1052,18 @@ def test_a_read_only_root(guest: Guest) -> None:
         f"append /.fcbuild/rw/x: {refused}",
     ]
     assert guest.console() == b""
+
+
+def test_a_link_in_etc_of_a_read_only_root(guest: Guest) -> None:
+    """What it leads to is written where the link itself cannot be replaced."""
+    (guest.image / "etc").mkdir()
+    (guest.image / "etc" / "resolv.conf").symlink_to("../run/resolv.conf")
+    (guest.image / "etc" / "hostname").symlink_to("../srv/hostname")
+    guest.command_line("fcbuild.dns=::1 fcbuild.hostname=own")
+    guest.read_only_root()
+    guest.run(boot_config(more=[("root", b"read-only")]))
+    assert shown(guest.output())["etc-resolv"] == [b"nameserver ::1\n"]
+    assert guest.console() == b"fcbuild: /etc/hostname: No such file or directory\n"
 
 
 @pytest.mark.parametrize(
