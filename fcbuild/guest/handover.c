@@ -3,6 +3,7 @@
 
 #include "directory.h"
 #include "launch.h"
+#include "process.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -52,6 +53,7 @@ static void become_link(char *title)
 	static const char name[] = "fcbuild-link";
 	/* Out of the way of killall5(8) and of job control: nobody else is in this session. */
 	setsid();
+	process_never_oom();
 	prctl(PR_SET_NAME, name);
 	/* The room for it is what the kernel's command line gave PID 1. */
 	size_t room = strlen(title) + 1;

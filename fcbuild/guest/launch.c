@@ -11,6 +11,8 @@
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -147,6 +149,18 @@ int launch_exec(const struct launch *launch)
 		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "uid %u: %s", config->uid, strerror(errno));
 	process_default_signals();
 	return exec_command(launch);
+}
+
+static int become(void *launch)
+{
+	return launch_exec(launch);
+}
+
+pid_t launch_child(const struct launch *launch)
+{
+	/* launch_exec needs some 20 KiB. Only one child at a time uses it. */
+	static _Alignas(16) char stack[65536];
+	return clone(become, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, (void *)launch);
 }
 
 int launch_await(struct ends refusals, struct refusal *refusal)

@@ -5,6 +5,7 @@
 #include "config.h"
 
 #include <stddef.h>
+#include <sys/types.h>
 
 enum {
 	/* As a shell has them. */
@@ -41,6 +42,14 @@ int launch_output_pipe(const struct config *config, struct ends *ends);
  * why. Standard input is /dev/null then, or what it was, and the process is to end.
  */
 int launch_exec(const struct launch *launch);
+
+/*
+ * Have a child do that, and wait until it has executed the command or has ended. It uses our memory
+ * until then, as vfork(2) does, so that none has to be copied; what may have to wait for a process
+ * that PID 1 serves (a check, in a working directory on FUSE) needs a fork. Returns the child's
+ * number, or -1 and errno.
+ */
+pid_t launch_child(const struct launch *launch);
 
 /*
  * Wait (10 s at most) until an exec has closed the pipe `refusals`, or the reason why it did not has

@@ -5,10 +5,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Make PID 1 the last one that the kernel kills when memory runs out. */
+/*
+ * Make this process the last one that the kernel kills when memory runs out. Process 1 it spares by
+ * itself (oom_unkillable_task() in mm/oom_kill.c).
+ */
 void process_never_oom(void);
 
-/* Undo that, in a child that is still root. */
+/* Undo that, where it was done, in a child that is still root. */
 void process_normal_oom(void);
 
 /* How many processes the kernel has killed for want of memory since it started; 0 when it does not say. */

@@ -19,14 +19,12 @@ int program_start(const struct config *config, struct program *program, char *er
 	}
 	directory_make(config->workdir, strlen(config->workdir), 0, 0);
 
-	program->pid = fork();
+	program->pid = launch_child(
+		&(struct launch){config, config->argv, output.writing, errors.writing, refusals.writing});
 	if (program->pid < 0) {
-		snprintf(error, error_size, "fork: %s", strerror(errno));
+		snprintf(error, error_size, "clone: %s", strerror(errno));
 		return -1;
 	}
-	if (program->pid == 0)
-		_exit(launch_exec(&(struct launch){config, config->argv, output.writing, errors.writing, refusals.writing}));
-
 	close(output.writing);
 	close(errors.writing);
 	program->output = output.reading;

@@ -105,7 +105,8 @@ def binaries(tmp_path_factory: pytest.TempPathFactory) -> Binaries:
             str(GUEST),
             f"OUT={out}",
             f"CC={compiler}",
-            'EXTRA_CFLAGS=-DLINK_UNIX_DIR=\\"/.link\\" -DCOMMAND_LINE=\\"/.link/cmdline\\"',
+            'EXTRA_CFLAGS=-DLINK_UNIX_DIR=\\"/.link\\" -DCOMMAND_LINE=\\"/.link/cmdline\\"'
+            " -DSHARED_KERNEL",
         ],
     )
     for command in commands:
