@@ -88,11 +88,8 @@ void process_close_on_exec(void)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-void process_default_signals(void)
+void process_unblock_signals(void)
 {
-	/* SIGKILL, SIGSTOP and the libc's own signals refuse; they have no other disposition anyway. */
-	for (int number = 1; number < _NSIG; number++)
-		signal(number, SIG_DFL);
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

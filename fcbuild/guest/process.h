@@ -23,8 +23,11 @@ void process_keep_only(int fd);
 /* Have exec close every descriptor from 3 on. */
 void process_close_on_exec(void);
 
-/* Unblock all signals and give each its default disposition. */
-void process_default_signals(void);
+/*
+ * Unblock all signals. Their dispositions are the default ones: the kernel starts process 1 with them,
+ * and none is ignored here, which is all that an exec would hand on.
+ */
+void process_unblock_signals(void);
 
 /*
  * Kill every process of the session that `leader` leads. It must be a child that has not been waited
