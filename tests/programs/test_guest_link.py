@@ -61,6 +61,9 @@ mount --bind "$1/link" "$1/root/.link"
 exec chroot "$1/root" /.fcbuild/init
 """
 UNSHARE = [
+    # As the kernel starts PID 1; under nohup(1), for one, a signal would be ignored.
+    "env",
+    "--default-signal",
     "unshare",
     "--pid",
     "--fork",
