@@ -22,8 +22,8 @@ a hypervisor; only the ratios mean something. "kernel" begins with the kernel's 
 few milliseconds after its entry, and holds the probing of QEMU's machine.
 
 This machine of QEMU's has no vsock: PID 1 finds nobody to link with. What the link to the host
-costs is therefore measured apart, in real Firecracker, from the guest's events and the kernel's time
-stamps in one boot. Those are times; in an emulated KVM host they are 20 to 50 times those of
+costs is therefore measured apart, in real Firecracker, from the guest's events and the kernel's
+time stamps in one boot. Those are times; in an emulated KVM host they are 20 to 50 times those of
 hardware, and differ by a quarter from run to run: look at their shares.
 
 Cost: the first run builds the root filesystem (half a minute with the base image at hand). Each run
@@ -95,8 +95,8 @@ CMDLINE = (
     "root=/dev/vda rw idle=poll tsc_early_khz=1000000 lpj=4000000"
 )
 
-# QEMU counts each step of a "rep stosb" as one instruction. Without erms the kernel clears and copies
-# by eight bytes a step, so that a page costs 512: about the nanoseconds that it costs a real CPU.
+# QEMU counts each step of a "rep stosb" as one instruction. Without erms the kernel clears and
+# copies by eight bytes a step, so that a page costs 512: about the nanoseconds of a real CPU.
 CPU = "max,erms=off,fsrm=off"
 
 # What the console shows: "[    0.027919] bench: exec  boottime 0027644126".
