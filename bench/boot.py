@@ -279,11 +279,11 @@ class Result:
         return lowest([boot.spans for boot in self.counted[arm]])
 
     def targets(self) -> list[Target]:
-        """Hold what was measured against the project's targets."""
+        """Hold what was measured against the project's targets. In an emulated KVM host the
+        guest's clock runs on while the emulation works: its time is not judged."""
         took = {arm: self.spans(arm)[TO_EXEC] for arm in self.counted}
         mounts, shell = took["fcbuild"] / took["mounts"], took["shell"] / took["fcbuild"]
-        end = medians(self.linked)[TO_END] / 1000
-        return [
+        found = [
             Target(
                 f"{TO_EXEC}: fcbuild / mounts, at most {MOST_OF_MOUNTS:g}",
                 mounts,
@@ -294,8 +294,11 @@ class Result:
                 shell,
                 shell >= LEAST_OF_SHELL,
             ),
-            Target(f"{TO_END}: ms, at most {MOST_TO_END:g}", end, end <= MOST_TO_END),
         ]
+        if self.kvm == "native":
+            end = medians(self.linked)[TO_END] / 1000
+            found.append(Target(f"{TO_END}: ms, at most {MOST_TO_END:g}", end, end <= MOST_TO_END))
+        return found
 
     def lines(self) -> Iterator[str]:
         """The result for people."""

@@ -200,6 +200,7 @@ class Guest:
         self.process: subprocess.Popen[bytes] | None = None
         self.loops: list[str] = []
         self.on_drive = False
+        self.under: tuple[str, ...] = ()  # a command that starts the boot and watches it
         for name in ("image/.fcbuild/root", "image/.fcbuild/rw", "root", "link", "drives"):
             (directory / name).mkdir(parents=True)
         for name in ("console", "link/cmdline"):
@@ -264,7 +265,8 @@ class Guest:
             listener.listen()
             self.streams[port] = Stream(listener, reads=port not in unread)
             threading.Thread(target=self.streams[port].serve, daemon=True).start()
-        self.process = subprocess.Popen([*UNSHARE, "sh", "-c", SETUP, "sh", str(self.directory)])
+        setup = ["sh", "-c", SETUP, "sh", str(self.directory)]
+        self.process = subprocess.Popen([*self.under, *UNSHARE, *setup])
 
     def wait(self) -> None:
         """Wait for the end of the boot, which has to be a reboot."""
@@ -724,6 +726,31 @@ def test_a_host_that_does_not_read(guest: Guest) -> None:
     assert time.monotonic() - started < 4
     assert guest.event("exit")["code"] == 137
     assert b"did not take all of the output" in guest.console()
+
+
+def test_nothing_waits_for_a_time(guest: Guest) -> None:
+    """From start to end PID 1 never sleeps, and no wait of its runs out: each ends by an event."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    trace = guest.directory / "trace"
+    calls = (
+        "execve,nanosleep,clock_nanosleep,poll,ppoll,select,pselect6,epoll_wait,epoll_pwait,"
+        "rt_sigtimedwait,timerfd_settime"
+    )
+    guest.under = ("strace", "-f", "-qq", "-o", str(trace), "-e", f"trace={calls}")
+    guest.start(boot_config(["/probe", "trap", "15"]))
+    guest.await_output(b"ready\n")
+    time.sleep(1)  # in which a period would be seen
+    assert guest.ask(b"stop\n") == b"ok\n"
+    guest.wait()
+    calls_by_pid = [line.split(maxsplit=1) for line in trace.read_text().splitlines()]
+    (pid1,) = {pid for pid, call in calls_by_pid if call.startswith('execve("/.fcbuild/init"')}
+    waits = [call for pid, call in calls_by_pid if pid == pid1 and not call.startswith("execve")]
+    assert [call for call in waits if call.startswith("poll(")]
+    assert not [call for call in waits if "sleep" in call or "timerfd" in call]
+    assert not [call for call in waits if call.endswith(("= 0 (Timeout)", "EAGAIN"))]
+    # Some for each event, and none for the second in between.
+    assert len(waits) < 60
 
 
 @pytest.mark.parametrize(
