@@ -210,6 +210,12 @@ def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, toolchain: Recipe) -> R
             "size": spec.size,
             "free": spec.free,
             "stop_grace": spec.stop_grace,
+            "init": spec.init,
+            "readonly": spec.readonly,
+            "overlay": spec.overlay,
+            "overlay_size": spec.overlay_size,
+            "writable": list(spec.writable),
+            "network": [list(record) for record in spec.network.records()],
         },
         (image, init, toolchain),
     )
