@@ -34,6 +34,9 @@ def facts(ran: Ran) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if newline and first.startswith(b"{"):
         document = json.loads(first, object_pairs_hook=_pairs)
+        env = [item.partition("=") for item in document.pop("env")]
+        document["env"] = {"order": [name for name, _, _ in env]}
+        document["env"] |= {name: value for name, _, value in env}
         said = document.pop("clock")
         document["clock is right"] = ran.began - CLOCK_S <= said <= ran.ended + CLOCK_S
     else:

@@ -127,11 +127,16 @@ void report_files(void)
 		"/etc",	 "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab",
 	};
 	json_open("files", '{');
+	node("the working directory", ".");
 	for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
 		node(wanted[i], wanted[i]);
 	json_close();
 	char name[256] = "";
 	gethostname(name, sizeof name - 1);
+	json_open("cgroup", '{');
+	content("of the program", "/proc/self/cgroup");
+	content("controllers", "/sys/fs/cgroup/cgroup.controllers");
+	json_close();
 	json_open("host", '{');
 	json_text("name", name);
 	content("/etc/hostname", "/etc/hostname");
@@ -233,7 +238,7 @@ void report_works(void)
 {
 	char bytes[32], *slave;
 	json_open("works", '{');
-	json_text("reading standard input", result((int)read(0, bytes, sizeof bytes)));
+	json_text("reading standard input", reads("/proc/self/fd/0"));
 	json_text("reading /dev/null", reads("/dev/null"));
 	json_text("writing /dev/null", writes("/dev/null"));
 	json_text("reading /dev/zero", reads("/dev/zero"));
@@ -262,6 +267,8 @@ void report_works(void)
 	json_text("writing into /tmp", opens("/tmp", O_RDWR | O_TMPFILE));
 	json_text("writing into /run", opens("/run", O_RDWR | O_TMPFILE));
 	json_text("writing into /", opens("/", O_RDWR | O_TMPFILE));
+	json_text("writing into /volume", opens("/volume", O_RDWR | O_TMPFILE));
+	json_text("writing into the working directory", opens(".", O_RDWR | O_TMPFILE));
 	json_text("changing the kernel's settings", opens("/proc/sys/kernel/domainname", O_WRONLY));
 	json_text("getrandom without waiting",
 		  getrandom(bytes, sizeof bytes, GRND_NONBLOCK) == sizeof bytes ? "ok" : strerror(errno));
