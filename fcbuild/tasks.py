@@ -30,6 +30,8 @@ from fcbuild.store import Artifact, State, Store, link, links_to
 
 if TYPE_CHECKING:
     from fcbuild.build.pipeline import Pipeline
+    from fcbuild.instance import Instance
+    from fcbuild.verify import Receipt
     from fcbuild.vmm.host import Host
 
 Task = dict[str, Any]
@@ -38,6 +40,7 @@ Task = dict[str, Any]
 VARIABLES = {
     "image": "which images: names and globs, separated by commas",
     "kvm": "native or emulated: where Firecracker runs",
+    "instance": "a TOML file with one VM's own values, for boot",
 }
 KVM_CHOICES = ("native", "emulated")
 
@@ -70,9 +73,23 @@ class Project:
         if self.kvm not in (None, *KVM_CHOICES):
             near = did_you_mean(self.kvm, KVM_CHOICES)
             raise SpecError([f"kvm={self.kvm}: expected native or emulated{near}"])
+        self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
             self.plan.upon(name)
+
+    def read_instance(self, path: str | None) -> Instance | None:
+        """Read the instance's document, if one is named. Raises SpecError."""
+        if path is None:
+            return None
+        from fcbuild import instance
+
+        if len(self.to_boot) > 1:
+            raise SpecError(
+                [f"instance={path} is for one VM, not for {', '.join(self.to_boot)}"],
+                hint="name one image: image=NAME",
+            )
+        return instance.load(Path(path))
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -283,19 +300,13 @@ class Project:
             host=host,
             firecracker=vmm,
             receipt_path=receipt_path,
+            instance=self.instance,
         )
         for recipe in (kernel, rootfs):
             state = "built" if self.states.get(str(recipe)) == "built" else "reused"
             print(f"{recipe!s:<24} {state}  {recipe.short}")
-        times = receipt.timings
-        print(
-            f"boot      {times['start_to_exec']} ms from InstanceStart to the entrypoint"
-            f" ({times['start_to_init']} ms to PID 1), {times['total']} ms in all"
-        )
-        for check in receipt.checks:
-            print(f"check     passed: {check['title']}: {check['detail']}")
-        if receipt.exit:
-            print(f"exit      {receipt.exit['code']} ({receipt.exit['reason']})")
+        for line in outcome(receipt):
+            print(line)
         print(f"receipt   {os.path.relpath(receipt_path)}")
 
     def prepare_tests(self) -> None:
@@ -345,6 +356,23 @@ class Project:
         for recipe in self.plan.all():
             state = "stored" if self.store.find(recipe) else "to build"
             print(f"{recipe!s:<24} {recipe.short}  {state}")
+
+
+def outcome(receipt: Receipt) -> Iterator[str]:
+    """Yield the lines that say how a boot went."""
+    times = receipt.timings
+    yield (
+        f"boot      {times['start_to_exec']} ms from InstanceStart to the entrypoint"
+        f" ({times['start_to_init']} ms to PID 1), {times['total']} ms in all"
+    )
+    if "exec_to_ready" in times:
+        yield f"ready     {times['exec_to_ready'] / 1000:.1f} s after exec"
+    if "exec_to_healthy" in times:
+        yield f"health    healthy after {times['exec_to_healthy'] / 1000:.1f} s"
+    for check in receipt.checks:
+        yield f"check     passed: {check['title']}: {check['detail']}"
+    if receipt.exit:
+        yield f"exit      {receipt.exit['code']} ({receipt.exit['reason']})"
 
 
 def check_variables(argv: list[str]) -> None:

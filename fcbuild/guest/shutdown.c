@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "console.h"
 #include "events.h"
+#include "root.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -45,6 +46,7 @@ void shutdown_disks(void)
 	sync();
 	/* A root that is read-only already, or kept busy by a stuck process, is synced at least. */
 	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	root_freeze();
 }
 
 static void send_events(uint64_t deadline)
@@ -84,7 +86,7 @@ static void await_close(int fds[], size_t count, uint64_t deadline)
 	}
 }
 
-_Noreturn void shutdown_machine(const struct link *link)
+void shutdown_link(const struct link *link)
 {
 	uint64_t deadline = clock_deadline(CLOSE_MS);
 	send_events(deadline);
@@ -93,6 +95,11 @@ _Noreturn void shutdown_machine(const struct link *link)
 		if (fds[i] >= 0)
 			shutdown(fds[i], SHUT_WR);
 	await_close(fds, sizeof fds / sizeof fds[0], deadline);
+}
+
+_Noreturn void shutdown_machine(const struct link *link)
+{
+	shutdown_link(link);
 	console_drain();
 	reboot(RB_AUTOBOOT);
 	/* PID 1 must not return, whatever the kernel thinks of the restart. */

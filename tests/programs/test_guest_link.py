@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,7 @@ def boot_config(
     argv: Sequence[str | bytes] = ("/probe",),
     env: Sequence[str] = (),
     groups: Sequence[int] = (),
+    health: Sequence[str] = (),
     **values: str,
 ) -> bytes:
     """Write a boot config; `values` replaces the keys that occur once, `_` standing for `-`."""
@@ -112,14 +114,23 @@ def boot_config(
         "stop-signal": "15",
         "stop-grace-ms": "10000",
     }
+    if health:
+        single |= {
+            "health-interval-ms": "50",
+            "health-timeout-ms": "10000",
+            "health-start-period-ms": "0",
+            "health-start-interval-ms": "50",
+            "health-retries": "1",
+        }
     single |= {key.replace("_", "-"): value for key, value in values.items()}
     records: list[tuple[str, bytes]] = []
     records += [("argv", item if isinstance(item, bytes) else item.encode()) for item in argv]
     records += [("env", item.encode()) for item in env]
     records += [("group", str(item).encode()) for item in groups]
+    records += [("health", item.encode()) for item in health]
     records += [(key, value.encode()) for key, value in single.items()]
     records.append(("end", b""))
-    return b"fcbuild-boot 1\n" + b"".join(
+    return b"fcbuild-boot 2\n" + b"".join(
         b"%s %d\n%s\n" % (k.encode(), len(v), v) for k, v in records
     )
 
@@ -221,6 +232,26 @@ class Guest:
         while text not in self.streams[port].data:
             assert time.monotonic() < deadline, (text, self.output(port), self.console())
             time.sleep(0.005)
+
+    def await_events(self, name: str, count: int = 1) -> list[dict[str, object]]:
+        """Wait until there are so many events of that name, and return them."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            lines = self.output(EVENTS).rpartition(b"\n")[0].splitlines()
+            found = [event for event in map(json.loads, lines) if event["event"] == name]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < deadline, (name, lines, self.console())
+            time.sleep(0.005)
+
+    def file(self, path: str) -> Path:
+        """A file of the running guest, as this machine reaches it."""
+        return Path(f"/proc/{self.pid1()}/root") / path
+
+    def children(self) -> list[int]:
+        """This machine's numbers of the children of the guest's process 1."""
+        pid = self.pid1()
+        return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def connect(self, port: int) -> socket.socket:
         """Connect to one of the guest's ports."""
@@ -348,7 +379,7 @@ def test_events(guest: Guest) -> None:
     assert [event["event"] for event in events] == ["init", "mounted", "exec", "exit", "end"]
     times = [int(str(event["t"])) for event in events]
     assert times == sorted(times)
-    assert events[0]["contract"] == 1 and events[0]["start"] <= events[0]["t"]  # type: ignore[operator]
+    assert events[0]["contract"] == 2 and events[0]["start"] <= events[0]["t"]  # type: ignore[operator]
     assert guest.output() == b"again\n"
     assert guest.output(STDERR) == b"wrong\n"
     exit_event = {key: value for key, value in guest.event("exit").items() if key != "t"}
@@ -563,8 +594,8 @@ def test_a_host_that_does_not_read(guest: Guest) -> None:
     ("config", "error"),
     [
         (b"", "/.fcbuild/boot: this is not a boot config"),
-        (b"fcbuild-boot 2\nend 0\n\n", "/.fcbuild/boot: its version is not 1"),
-        (b"fcbuild-boot 1\nargx 1\na\nend 0\n\n", "/.fcbuild/boot: record 1: unknown key argx"),
+        (b"fcbuild-boot 1\nend 0\n\n", "/.fcbuild/boot: its version is not 2"),
+        (b"fcbuild-boot 2\nargx 1\na\nend 0\n\n", "/.fcbuild/boot: record 1: unknown key argx"),
         (b"x" * 300000, "/.fcbuild/boot: it is larger than 262144 bytes"),
     ],
     ids=["empty", "version", "key", "size"],
@@ -574,6 +605,7 @@ def test_a_bad_config(guest: Guest, config: bytes, error: str) -> None:
     guest.run(config)
     assert guest.event("fail")["error"] == error
     assert guest.event("fail")["stage"] == "init"
+    assert guest.event("fail")["reason"] == "boot-config"
     assert guest.events()[-1]["event"] == "end"
 
 
@@ -582,3 +614,283 @@ def test_largest_config(guest: Guest) -> None:
     argv = ["/probe", "show"] + ["x" * 50] * 4088
     guest.run(boot_config(argv))
     assert shown(guest.output())["argv"] == [item.encode() for item in argv]
+
+
+def health(events: list[dict[str, object]]) -> list[tuple[object, ...]]:
+    """What the health events say."""
+    keys = ("status", "failing", "code", "output")
+    return [tuple(event[key] for key in keys if key in event) for event in events]
+
+
+def test_health(guest: Guest) -> None:
+    """Each change of the status is an event, and after a stop there is none."""
+    (guest.image / "state").write_text("7")
+    guest.start(
+        boot_config(
+            ["/probe", "ignore", "15"],
+            health=["/probe", "check", "state", "/state"],
+            health_retries="2",
+            stop_grace_ms="300",
+        )
+    )
+    output = "state 7\non stderr\n"
+    assert health(guest.await_events("health", 2)) == [
+        ("starting", 0),
+        ("unhealthy", 2, 7, output),
+    ]
+    guest.file("state").write_text("0")
+    healthy = ("healthy", 0, 0, output.replace("7", "0"))
+    assert health(guest.await_events("health", 3))[2] == healthy
+    guest.file("state").write_text("1")
+    guest.await_events("health", 4)
+    assert guest.ask(b"stop\n") == b"ok\n"
+    guest.file("state").write_text("0")  # which nobody looks at any more
+    guest.wait()
+    names = [event["event"] for event in guest.events()]
+    assert names == ["init", "mounted", "exec", *["health"] * 4, "stopping", "exit", "end"]
+    assert health(guest.await_events("health", 4))[3][:3] == ("unhealthy", 2, 1)
+
+
+def test_health_start_period(guest: Guest) -> None:
+    """In the start period checks come at its own interval, and failures do not count."""
+    (guest.image / "state").write_text("1")
+    guest.start(
+        boot_config(
+            ["/probe", "trap", "15"],
+            health=["/probe", "check", "state", "/state"],
+            health_interval_ms="100000",
+            health_start_period_ms="100000",
+        )
+    )
+    guest.await_events("exec")
+    time.sleep(0.5)
+    guest.file("state").write_text("0")
+    guest.await_events("health", 2)
+    guest.ask(b"stop\n")
+    guest.wait()
+    found = guest.await_events("health", 2)
+    assert [(event["status"], event["failing"]) for event in found] == [
+        ("starting", 0),
+        ("healthy", 0),
+    ]
+
+
+def test_what_a_check_gets(guest: Guest) -> None:
+    """What the program gets, in a session of its own."""
+    (guest.image / "tmp").mkdir(mode=0o1777)
+    (guest.image / "tmp").chmod(0o1777)
+    guest.start(
+        boot_config(
+            ["/probe", "trap", "15"],
+            ["A=b c", "PATH=/nowhere:/"],
+            [44],
+            ["probe", "check", "show", "/tmp/shown"],
+            workdir="/srv",
+            uid="1234",
+            gid="5678",
+        )
+    )
+    guest.await_events("health", 2)
+    values = shown(guest.file("tmp/shown").read_bytes())
+    guest.ask(b"stop\n")
+    guest.wait()
+    assert values["env"] == [b"A=b c", b"PATH=/nowhere:/"]
+    assert values["cwd"] == [b"/srv"]
+    assert (values["uid"], values["gid"], values["group"]) == ([b"1234"], [b"5678"], [b"44"])
+    assert values["fd"] == [b"0", b"1", b"2"]
+    assert values["umask"] == [b"%d" % 0o022]
+    assert values["session"] == [b"1"]
+    assert values["oom"] == [b"0\n"]
+    assert b"SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" in values["status"][0]
+
+
+def test_a_check_that_takes_too_long(guest: Guest) -> None:
+    """It is killed with all of its session, and that is a failure."""
+    guest.start(
+        boot_config(
+            ["/probe", "trap", "15"],
+            health=["/probe", "check", "hang"],
+            health_timeout_ms="200",
+            health_interval_ms="1000",
+        )
+    )
+    (starting, unhealthy) = guest.await_events("health", 2)
+    assert health([unhealthy]) == [("unhealthy", 1, -1, "and now\n")]
+    assert 1200e6 <= unhealthy["t"] - starting["t"] < 2000e6  # type: ignore[operator]
+    deadline = time.monotonic() + 0.5
+    while len(guest.children()) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    guest.ask(b"stop\n")
+    guest.wait()
+
+
+def test_a_check_that_leaves_a_process(guest: Guest) -> None:
+    """PID 1 does not wait for the one that holds the check's output."""
+    guest.start(boot_config(["/probe", "trap", "15"], health=["/probe", "check", "leave"]))
+    assert health(guest.await_events("health", 2))[1] == ("healthy", 0, 0, "and now\n")
+    started = time.monotonic()
+    guest.ask(b"stop\n")
+    guest.wait()
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"),
+    [
+        ("é" * 600, "é" * 512),
+        ("x" + "é" * 512, "é" * 512),
+        ("é" * 600 + "x", "é" * 511 + "x"),
+        ("\x01" * 1024, "\x01" * 639),
+        ("plain", " ".join(map(str, range(20000)))[-1018:] + " plain"),
+    ],
+    ids=["even", "odd", "cut", "escaped", "plain"],
+)
+def test_the_end_of_long_output(guest: Guest, end: str, kept: str) -> None:
+    """The last 1,024 bytes of a check's output are in the event; fewer when they need escapes."""
+    guest.start(boot_config(["/probe", "trap", "15"], health=["/probe", "check", "print", end]))
+    assert guest.await_events("health", 2)[1]["output"] == kept
+    guest.ask(b"stop\n")
+    guest.wait()
+    assert max(map(len, guest.output(EVENTS).splitlines())) < 4096
+
+
+@pytest.mark.parametrize(
+    ("check", "code", "message"),
+    [
+        ("/missing", 127, "/missing: No such file or directory"),
+        ("missing", 127, "missing: not found in PATH"),
+        ("/.fcbuild", 126, "/.fcbuild: Permission denied"),
+    ],
+)
+def test_a_check_that_cannot_be_executed(guest: Guest, check: str, code: int, message: str) -> None:
+    """It has failed, with the reason as its output; the program's output has nothing of it."""
+    guest.start(boot_config(["/probe", "trap", "15"], health=[check]))
+    found = health(guest.await_events("health", 2))[1]
+    assert found == ("unhealthy", 1, code, f"fcbuild: {message}\n")
+    guest.ask(b"stop\n")
+    guest.wait()
+    assert guest.output(STDERR) == b""
+
+
+def test_health_for_a_host_that_does_not_read(guest: Guest) -> None:
+    """Health events are dropped then; those about the end are not."""
+    guest.start(
+        boot_config(
+            ["/probe", "trap", "15"],
+            health=["/probe", "check", "flip", "/flip"],
+            health_interval_ms="1",
+        ),
+        unread=[EVENTS],
+    )
+    guest.await_output(b"ready\n")
+    time.sleep(2)
+    assert guest.ask(b"stop\n") == b"ok\n"
+    kept = guest.streams[EVENTS].kept
+    assert kept is not None
+    events = [json.loads(line) for line in read_all(kept).splitlines()]
+    kept.close()
+    guest.wait()
+    names = [event["event"] for event in events]
+    assert names[:3] == ["init", "mounted", "exec"]
+    assert names[-3:] == ["stopping", "exit", "end"]
+    assert set(names[3:-3]) == {"health"}
+    gaps = [later["t"] - event["t"] for event, later in pairwise(events[3:])]
+    assert max(gaps) > 500e6  # the socket was full long before the end
+
+
+def handover_config(
+    how: str,
+    env: Sequence[str] = (),
+    groups: Sequence[int] = (),
+    health: Sequence[str] = (),
+    **values: str,
+) -> bytes:
+    """Write the boot config of an image whose own init is the probe's."""
+    argv = ["/probe", "init", how]
+    return boot_config(argv, env, groups, health, handover="", stop_signal="2", **values)
+
+
+def test_handover(guest: Guest) -> None:
+    """The image's init is process 1; a child of it keeps the link until all is ended."""
+    guest.start(handover_config("slow"))
+    guest.await_output(b"unprivileged 0\n")
+    time.sleep(0.1)
+    assert "ready" not in [event["event"] for event in guest.events()]
+    assert guest.ask(b"signal 10\n") == b"ok\n"
+    guest.await_events("ready")
+    (child,) = guest.children()
+    link = Path("/proc") / str(child)
+    assert (link / "cmdline").read_bytes().rstrip(b"\0") == b"fcbuild-link"
+    assert (link / "comm").read_text() == "fcbuild-link\n"
+    assert os.getsid(child) == child
+    assert (link / "cwd").samefile(link / "root")
+    assert Path(f"/proc/{guest.pid1()}/comm").read_text() == "probe\n"
+    assert guest.ask(b"signal 28\n") == b"ok\n"
+    assert guest.ask(b"stop\n") == b"ok\n"
+    guest.wait()
+    events = guest.events()
+    names = [event["event"] for event in events]
+    assert names == ["init", "mounted", "exec", "ready", "stopping", "exit", "end"]
+    assert guest.event("exec")["pid"] == 1
+    exit_event = guest.event("exit")
+    assert (exit_event["code"], exit_event["signal"]) == (0, 0)
+    assert exit_event["stdout"] == len(guest.output())
+    assert guest.output().endswith(b"\nunprivileged 0\nending\n")
+
+
+def test_what_an_init_gets(guest: Guest) -> None:
+    """Root's identity, the image's environment, the fewest mounts and no descriptor of PID 1."""
+    env = ["A=b", "NOTIFY_SOCKET=/image"]
+    guest.run(handover_config("leave", env, [44], uid="1000", gid="1000"))
+    values = shown(guest.output().partition(b"unprivileged")[0])
+    assert values["env"] == [b"A=b", b"NOTIFY_SOCKET=@fcbuild/notify"]
+    assert values["uid"] == values["euid"] == values["gid"] == values["egid"] == [b"0"]
+    assert "group" not in values
+    assert values["fd"] == [b"0", b"1", b"2"]
+    assert values["hostname"] == [b"probe-vm"]
+    assert values["oom"] == [b"0\n"]
+    assert b"SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" in values["status"][0]
+    mounts = [line.split()[1] for line in values["mounts"][0].decode().splitlines()]
+    assert sorted(mounts) == ["/", "/.link", "/dev", "/dev/console", "/proc", "/sys"]
+    # It left without having been asked to.
+    assert [event["event"] for event in guest.events()][-3:] == ["ready", "exit", "end"]
+    assert guest.event("exit")["code"] == 0
+
+
+def test_an_init_that_does_not_stop(guest: Guest) -> None:
+    """After the grace period the machine is restarted without it."""
+    guest.start(handover_config("deaf", stop_grace_ms="300"))
+    guest.await_events("ready")
+    assert guest.ask(b"stop\n") == b"ok\n"
+    guest.wait()
+    exit_event = guest.event("exit")
+    assert (exit_event["code"], exit_event["signal"]) == (137, 9)
+    grace = exit_event["t"] - guest.event("stopping")["t"]  # type: ignore[operator]
+    assert 300e6 <= grace < 1500e6
+    assert guest.events()[-1]["event"] == "end"
+
+
+def test_an_init_that_cannot_be_executed(guest: Guest) -> None:
+    """It is reported like a program, and the machine is restarted."""
+    guest.run(boot_config(["/sbin/init"], handover=""))
+    assert guest.output(STDERR) == b"fcbuild: /sbin/init: No such file or directory\n"
+    assert guest.event("exit")["code"] == 127
+    assert [event["event"] for event in guest.events()] == ["init", "mounted", "exit", "end"]
+
+
+def test_services_beside_an_init(guest: Guest) -> None:
+    """Health and the TCP forward are as they are without one, and end with the link."""
+    guest.start(handover_config("obedient", health=["/probe", "check", "leave"]))
+    assert health(guest.await_events("health", 2))[1] == ("healthy", 0, 0, "and now\n")
+    guest.await_events("ready")
+    assert guest.ask(b"tcp 81\n", FORWARD) == b"error ECONNREFUSED\n"
+    forward = guest.connect(FORWARD)
+    while len(guest.children()) < 2:
+        time.sleep(0.005)
+    started = time.monotonic()
+    guest.ask(b"stop\n")
+    guest.wait()  # the init waits for every process
+    assert time.monotonic() - started < 1
+    forward.close()
+    assert guest.event("exit")["code"] == 0

@@ -8,12 +8,15 @@
 #include <grp.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -165,6 +168,110 @@ static int serve(const char *address, int port)
 	}
 }
 
+/* A health check that misbehaves in its own way. */
+static int check(const char *how, const char *argument)
+{
+	char text[64] = "";
+	if (strcmp(how, "state") == 0) { /* the code is in the file ARGUMENT */
+		int fd = open(argument, O_RDONLY);
+		if (fd < 0 || read(fd, text, sizeof text - 1) < 0)
+			return 99;
+		dprintf(1, "state %d\n", atoi(text));
+		dprintf(2, "on stderr\n");
+		return atoi(text);
+	}
+	if (strcmp(how, "show") == 0) { /* into the file ARGUMENT, which appears whole */
+		char *arguments[] = {"check"};
+		snprintf(text, sizeof text, "%s.new", argument);
+		if (freopen(text, "w", stdout) == NULL)
+			return 1;
+		show_all(1, arguments);
+		fflush(stdout);
+		return rename(text, argument) != 0;
+	}
+	if (strcmp(how, "hang") == 0 || strcmp(how, "leave") == 0) { /* with a child that holds the output */
+		if (fork() == 0) {
+			if (strcmp(how, "hang") == 0)
+				setpgid(0, 0);
+			for (;;)
+				pause();
+		}
+		dprintf(1, "and now\n");
+		while (strcmp(how, "hang") == 0)
+			pause();
+		return 0;
+	}
+	if (strcmp(how, "print") == 0) { /* far too much, which ends with ARGUMENT */
+		for (int i = 0; i < 20000; i++)
+			dprintf(1, "%d ", i);
+		dprintf(1, "%s", argument);
+		return 1;
+	}
+	/* Another result each time, and much output; the file ARGUMENT remembers. */
+	for (int i = 0; i < 1024; i++)
+		dprintf(1, "\x01");
+	if (unlink(argument) == 0)
+		return 1;
+	return close(open(argument, O_WRONLY | O_CREAT, 0600)) != 0;
+}
+
+/* Say something by sd_notify(3). */
+static int notify(const char *message)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *path = getenv("NOTIFY_SOCKET");
+	if (path == NULL || path[0] != '@')
+		return -1;
+	memcpy(address.sun_path + 1, path + 1, strlen(path) - 1);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ssize_t sent = sendto(fd, message, strlen(message), 0, (struct sockaddr *)&address,
+			      offsetof(struct sockaddr_un, sun_path) + (socklen_t)strlen(path));
+	close(fd);
+	return sent < 0 ? -1 : 0;
+}
+
+/*
+ * An init: it ends the machine on SIGINT, "deaf" excepted, or at once if it is to "leave". A "slow" one
+ * is ready on SIGUSR1.
+ */
+static int init(const char *how, int argc, char **argv)
+{
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGUSR1);
+	show_all(argc, argv);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	if (fork() == 0) {
+		if (setuid(1000) != 0)
+			_exit(1);
+		_exit(notify("READY=1"));
+	}
+	int status = 1, number;
+	wait(&status);
+	/* None of these is it, but for the last ones. */
+	notify("STATUS=READY=1\nREADY=10\nXREADY=1");
+	notify("");
+	printf("unprivileged %d\n", status);
+	fflush(stdout);
+	if (strcmp(how, "slow") == 0)
+		sigwait(&signals, &number);
+	notify("STATUS=well\nREADY=1\n");
+	notify("READY=1");
+	if (strcmp(how, "deaf") == 0)
+		for (;;)
+			pause();
+	if (strcmp(how, "leave") != 0)
+		sigwait(&signals, &number);
+	printf("ending\n");
+	fflush(stdout);
+	kill(-1, SIGTERM);
+	while (wait(NULL) > 0) /* every process is a child of the init once its parent is gone */
+		;
+	reboot(RB_AUTOBOOT);
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "show";
@@ -215,5 +322,9 @@ int main(int argc, char **argv)
 		fprintf(errors, "wrong\n");
 		return 0;
 	}
+	if (strcmp(mode, "check") == 0)
+		return check(argc > 2 ? argv[2] : "", argc > 3 ? argv[3] : "");
+	if (strcmp(mode, "init") == 0)
+		return init(argc > 2 ? argv[2] : "", argc, argv);
 	return show_all(argc, argv);
 }
