@@ -10,7 +10,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -21,8 +20,13 @@
 #define WRITES "/.fcbuild/rw"
 #define OVERLAY "/.fcbuild/root"
 
-/* From <linux/fs.h>, which a libc need not bring. */
-#define FIFREEZE _IOWR('X', 119, int)
+/* From <linux/mount.h>, which a libc need not bring. */
+enum {
+	PICK_CLOEXEC = 1, /* FSPICK_CLOEXEC, and so on */
+	PICK_EMPTY_PATH = 8,
+	CONFIG_SET_FLAG = 0,
+	CONFIG_CMD_RECONFIGURE = 7,
+};
 
 /*
  * As like a plain file system as an overlay can be: directories of the image can be renamed, its hard
@@ -212,9 +216,26 @@ int root_make(const struct config *config, const char *overlay_drive, char *erro
 	return 0;
 }
 
-void root_freeze(void)
+/* Make the file system read-only that is mounted at the directory `fd`. Returns 0, or -1 and an errno. */
+static int remount_read_only(int fd)
 {
-	/* The overlay holds the drive until the machine ends; an ext4 that is frozen is as clean as unmounted. */
-	if (drive >= 0 && ioctl(drive, FIFREEZE, 0) != 0)
+	int context = (int)syscall(SYS_fspick, fd, "", PICK_CLOEXEC | PICK_EMPTY_PATH);
+	if (context < 0)
+		return -1;
+	int result = (int)syscall(SYS_fsconfig, context, CONFIG_SET_FLAG, "ro", NULL, 0);
+	if (result == 0)
+		result = (int)syscall(SYS_fsconfig, context, CONFIG_CMD_RECONFIGURE, NULL, NULL, 0);
+	int why = errno;
+	close(context);
+	errno = why;
+	return result;
+}
+
+void root_close(void)
+{
+	/* What is read-only already, or kept busy by a stuck process, has been synced at least. */
+	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	/* The drive's own mount went with the old root, and mount(2) takes only what is in the tree. */
+	if (drive >= 0 && remount_read_only(drive) != 0)
 		console_say("the overlay's drive is not left clean: %s", strerror(errno));
 }

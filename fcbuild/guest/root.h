@@ -15,10 +15,7 @@
  */
 int root_make(const struct config *config, const char *overlay_drive, char *error, size_t error_size);
 
-/*
- * Leave an overlay's drive as after an unmount. Nothing can be written to it any more, so this comes
- * last, after a sync.
- */
-void root_freeze(void);
+/* Make the root read-only, and an overlay's drive, too, which leaves them as clean as an unmount would. */
+void root_close(void);
 
 #endif

@@ -11,7 +11,6 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -44,9 +43,7 @@ void shutdown_processes(void)
 void shutdown_disks(void)
 {
 	sync();
-	/* A root that is read-only already, or kept busy by a stuck process, is synced at least. */
-	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
-	root_freeze();
+	root_close();
 }
 
 static void send_events(uint64_t deadline)

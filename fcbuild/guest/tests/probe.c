@@ -4,6 +4,7 @@
  */
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <netinet/in.h>
@@ -65,6 +66,11 @@ static int show_all(int argc, char **argv)
 	for (int i = 0; i < count; i++)
 		show_number("group", groups[i]);
 	show_number("umask", umask(0));
+	struct rlimit limit;
+	getrlimit(RLIMIT_CORE, &limit);
+	show_number("core-unlimited", limit.rlim_cur == RLIM_INFINITY && limit.rlim_max == RLIM_INFINITY);
+	getrlimit(RLIMIT_NPROC, &limit);
+	show_number("nproc-unlimited", limit.rlim_cur == RLIM_INFINITY && limit.rlim_max == RLIM_INFINITY);
 	show_number("session", getsid(0) == getpid());
 	gethostname(text, sizeof text);
 	show("hostname", text);
@@ -76,12 +82,51 @@ static int show_all(int argc, char **argv)
 	show_file("status", "/proc/self/status");
 	show_file("oom", "/proc/self/oom_score_adj");
 	show_file("mounts", "/proc/self/mounts");
+	show_file("controllers", "/sys/fs/cgroup/cgroup.controllers");
+	show_file("controllers-below", "/sys/fs/cgroup/cgroup.subtree_control");
 	show_file("etc-hostname", "/etc/hostname");
 	show_file("etc-hosts", "/etc/hosts");
 	show_file("etc-resolv", "/etc/resolv.conf");
 	struct stat file;
 	if (stat("/tmp", &file) == 0)
 		show_number("tmp-mode", file.st_mode & 07777);
+	return 0;
+}
+
+static int append(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+	if (fd < 0 || write(fd, "x", 1) != 1)
+		return -1;
+	return close(fd);
+}
+
+/* Do what the arguments say one after the other, and print how each went: see below. */
+static int do_all(int argc, char **argv)
+{
+	for (int i = 2; i + 1 < argc; i += 2) {
+		const char *what = argv[i], *path = argv[i + 1];
+		int result = 0;
+		if (strcmp(what, "append") == 0)
+			result = append(path);
+		else if (strcmp(what, "from") == 0) /* for the one behind it */
+			result = access(path, F_OK);
+		else if (strcmp(what, "rename") == 0)
+			result = rename(argv[i - 1], path);
+		else if (strcmp(what, "link") == 0)
+			result = link(argv[i - 1], path);
+		else if (strcmp(what, "file") == 0) {
+			struct stat file;
+			result = lstat(path, &file);
+			if (result == 0) {
+				printf("%s %o %u %u %u ", path, (unsigned)file.st_mode, file.st_uid, file.st_gid,
+				       (unsigned)file.st_nlink);
+				show_file("content", path);
+				continue;
+			}
+		}
+		printf("%s %s: %s\n", what, path, result == 0 ? "ok" : strerror(errno));
+	}
 	return 0;
 }
 
@@ -303,6 +348,17 @@ int main(int argc, char **argv)
 					return 1;
 				at += (size_t)put;
 			}
+		return 0;
+	}
+	if (strcmp(mode, "do") == 0)
+		return do_all(argc, argv);
+	if (strcmp(mode, "memory") == 0) { /* take ARGUMENT MiB, and use them */
+		for (int i = 0; i < number; i++) {
+			char *taken = malloc(1 << 20);
+			if (taken == NULL)
+				return 1;
+			memset(taken, i, 1 << 20);
+		}
 		return 0;
 	}
 	if (strcmp(mode, "trap") == 0 || strcmp(mode, "ignore") == 0) {
