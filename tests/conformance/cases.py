@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.conformance.oracle import CTRL_ALT_DEL
+
 
 @dataclass(frozen=True)
 class Run:
     """An image, run to its end.
 
-    ask: what the program is told once it is ready: "stop", the number of a signal, or "" nothing.
+    ask: what the program is told once it is ready: "stop", also by CTRL_ALT_DEL, the number of a
+    signal, or "" nothing.
     init: the engine runs it under an init of its own, as a microVM always does.
     """
 
@@ -140,7 +143,7 @@ case(
 case(ENVIRONMENT, "ENV: an empty value", engine={"env.EMPTY": ""})
 case(ENVIRONMENT, "ENV: a value with =", engine={"env.EQUALS": "a=b=c"})
 case(ENVIRONMENT, "ENV: a value of two lines", engine={"env.LINES": "one\ntwo\n"})
-case(ENVIRONMENT, "ENV: a value with quotes", engine={"env.QUOTES": "say \"it's\""})
+case(ENVIRONMENT, "ENV: a value with quotes", engine={"env.QUOTES": 'say "it\'s"'})
 case(
     ENVIRONMENT,
     "ENV: values with spaces, other letters, a dollar",
@@ -175,7 +178,7 @@ case(
     "a WORKDIR that the user has no right to",
     engine={
         "cwd": "/private",
-        "files.the working directory": "d 0700 0:0",
+        "files.the working directory": "Permission denied",
         "works.writing into the working directory": "Permission denied",
     },
 )
@@ -193,9 +196,7 @@ case(USER, "three descriptors of a user's program", "descriptors.*")
 case(
     WORDS,
     "no signal is blocked, ignored or caught",
-    engine={
-        f"signals.{name}": "0000000000000000" for name in ("blocked", "ignored", "caught")
-    },
+    engine={f"signals.{name}": "0000000000000000" for name in ("blocked", "ignored", "caught")},
 )
 case(MUSL_SHELL, "signals behind a shell", "signals.*")
 case(
@@ -220,7 +221,21 @@ case(
     ),
     engine={"limits.as.soft": "unlimited", "limits.stack.soft": 8388608},
 )
-case(WORDS, "limits that are set", "limits.nofile.*", "limits.nproc.*", differs=True)
+case(
+    WORDS,
+    "limits that are set",
+    "limits.nofile.*",
+    "limits.nproc.*",
+    "limits.core.*",
+    microvm={
+        "limits.nofile.soft": 1024,
+        "limits.nofile.hard": 524288,
+        "limits.nproc.soft": "unlimited",
+        "limits.core.soft": "unlimited",
+    },
+    differs=True,
+)
+case(WORDS, "signals that can be queued", "limits.sigpending.*", differs=True)
 case(
     WORDS,
     "process 1 is another",
@@ -250,7 +265,11 @@ case(
     "supplementary groups from the image's group file",
     engine={"user.groups": [33, 4000, 4001]},
 )
-case(ENVIRONMENT, "USER by name, groups before and behind its own", engine={"user.groups": [26, 29, 2000]})
+case(
+    ENVIRONMENT,
+    "USER by name, groups before and behind its own",
+    engine={"user.groups": [26, 29, 2000]},
+)
 case(
     MUSL_SHELL,
     "USER by a number that passwd knows",
@@ -388,6 +407,11 @@ case(
     Run("stop-unhandled", "stop", init=True),
     "the same where the engine has an init too",
     engine={"status": 143},
+)
+case(
+    Run("stop-named", CTRL_ALT_DEL),
+    "a stop by Ctrl-Alt-Del",
+    engine={"output": "ready\nreceived 3\n", "status": 0},
 )
 case(Run("stop-default", "1"), "SIGHUP", engine={"output": "ready\nreceived 1\n"})
 case(Run("stop-ignored", "9"), "SIGKILL", engine={"output": "ready\n", "status": 137})
@@ -567,8 +591,7 @@ case(
     NUMBERS,
     "a user's pseudo-terminal, shared memory, message queue",
     engine={
-        f"works.{name}": "ok"
-        for name in ("a pseudo-terminal", "shared memory", "a message queue")
+        f"works.{name}": "ok" for name in ("a pseudo-terminal", "shared memory", "a message queue")
     },
 )
 case(USER, "a user writes into /tmp", engine={"works.writing into /tmp": "ok"})
@@ -617,6 +640,13 @@ case(
         "host.hosts.127.0.0.1": "localhost",
         "host.hosts.::1": "localhost ip6-localhost ip6-loopback",
     },
+)
+case(
+    SCRIPT,
+    "/etc/hosts of the image is kept",
+    "host.hosts.*",
+    microvm={"host.hosts.10.9.8.7": "named-by-the-image"},
+    differs=True,
 )
 case(WORDS, "127.0.0.1", engine={"network.lo is up": True, "network.127.0.0.1": "ok"})
 case(WORDS, "::1", microvm={"network.::1": "ok"}, differs=True)

@@ -7,13 +7,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from fcbuild.microvm import assemble
 from fcbuild.plan import KVM_HOST
-from fcbuild.tables import MIB
 from fcbuild.tasks import Project
-from fcbuild.verify import SPAWN_S, copy_disk
+from fcbuild.verify import SPAWN_S
 from fcbuild.vmm import firecracker
 from fcbuild.vmm.machine import Machine
 from tests.conformance.facts import Ran
+from tests.conformance.oracle import CTRL_ALT_DEL
 
 DEADLINE_S = 120.0
 
@@ -38,18 +39,10 @@ class Lab:
         # Short, for the sockets in it.
         run_dir = Path(tempfile.mkdtemp(prefix="fcc-"))
         try:
-            disk = run_dir / "rootfs.ext4"
-            copy_disk(rootfs.file("rootfs.ext4"), disk)
-            machine = Machine(
-                self.host,
-                firecracker=self.firecracker.path,
-                kernel=kernel.file("vmlinux"),
-                rootfs=disk,
-                vcpus=spec.vcpus,
-                memory_mib=spec.memory // MIB,
-                run_dir=run_dir,
-            )
-            with machine:
+            vm = assemble(spec, kernel=kernel, rootfs=rootfs, host=self.host, run_dir=run_dir)
+            with Machine(
+                self.host, vm, firecracker=self.firecracker.path, run_dir=run_dir
+            ) as machine:
                 return _run(machine, ask, oracle)
         finally:
             shutil.rmtree(run_dir, ignore_errors=True)
@@ -63,8 +56,10 @@ def _run(machine: Machine, ask: str, oracle: Ran) -> Ran:
         assert machine.wait_for_more(deadline), f"the program is not ready: {machine.console()}"
     if ask == "stop":
         machine.stop(deadline)
+    elif ask == CTRL_ALT_DEL:
+        machine.send_ctrl_alt_del()
     elif ask:
-        machine._link.control(f"signal {ask}", DEADLINE_S)
+        machine.signal(int(ask), deadline)
     machine.wait_for_end(deadline)
     assert machine.exit
     (event,) = (event for event in machine.events if event.name == "exit")

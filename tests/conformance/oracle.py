@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from tests.conformance.facts import Ran
 
+CTRL_ALT_DEL = "ctrl-alt-del"  # a stop that comes by a microVM's keyboard; a container has none
 READY = b"ready\n"  # what the probe says before it waits for a signal
 DEADLINE_S = 120.0
 
@@ -18,9 +19,9 @@ DEADLINE_S = 120.0
 def run(tag: str, *, hostname: str, ask: str, grace_s: int, init: bool) -> Ran:
     """Run an image to its end.
 
-    ask: "" for a program that ends by itself; "stop", or the number of a signal, for what it is
-    told once it says "ready". grace_s: how long a stop waits before SIGKILL. init: with the
-    engine's own small init as process 1.
+    ask: "" for a program that ends by itself; "stop", CTRL_ALT_DEL or the number of a signal for
+    what it is told once it says "ready". grace_s: how long a stop waits before SIGKILL.
+    init: with the engine's own small init as process 1.
     """
     name = f"fcbuild-conformance-{uuid.uuid4().hex}"
     # Without a network, as a microVM has none that nobody gave it.
@@ -42,7 +43,7 @@ def run(tag: str, *, hostname: str, ask: str, grace_s: int, init: bool) -> Ran:
                 line = container.stdout.readline()
                 assert line, f"{tag}: the program ended before it was ready: {said!r}"
                 said += line
-        if ask == "stop":
+        if ask in ("stop", CTRL_ALT_DEL):
             _docker("stop", "--time", str(grace_s), name)
         elif ask:
             _docker("kill", "--signal", ask, name)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,13 @@ EXCUSES = excuses()
 
 Facts = dict[str, Any]
 Pair = tuple[Facts, Facts]  # of the engine and of the microVM
+Pairs = Callable[[Run], Pair]
 
 
 @pytest.fixture(scope="module")
 def pairs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Run, Future[Pair]]]:
+) -> Iterator[Pairs]:
     """What the runs showed that the selected tests ask for."""
     root = tmp_path_factory.mktemp("checkout")
     workspace.make(root)
@@ -54,37 +55,48 @@ def pairs(
         project = Project(root, default_image="hello")
     lab = Lab(project)
 
-    def both(run: Run) -> Pair:
-        spec = project.plan.specs.images[run.image]
-        project.pipeline.container(run.image)
-        engine = oracle.run(
-            project.plan.container(run.image).tag,
-            hostname=spec.hostname,
-            ask=run.ask,
-            grace_s=spec.stop_grace // 1000,
-            init=run.init,
-        )
-        return facts(engine), facts(lab.run(run.image, ask=run.ask, oracle=engine))
+    def show(image: str, ask: str, runs: Sequence[Run]) -> dict[Run, Pair]:
+        """Runs that differ only in what the engine does share one microVM."""
+        spec = project.plan.specs.images[image]
+        project.pipeline.container(image)
+        engine = {
+            run: oracle.run(
+                project.plan.container(image).tag,
+                hostname=spec.hostname,
+                ask=ask,
+                grace_s=spec.stop_grace // 1000,
+                init=run.init,
+            )
+            for run in runs
+        }
+        microvm = facts(lab.run(image, ask=ask, oracle=engine[runs[0]]))
+        return {run: (facts(engine[run]), microvm) for run in runs}
 
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in wanted(request.session.items):
+        groups.setdefault((run.image, run.ask), []).append(run)
     with ThreadPoolExecutor(AT_ONCE) as workers:
-        yield {run: workers.submit(both, run) for run in wanted(request.session.items)}
+        shown = {key: workers.submit(show, *key, runs) for key, runs in groups.items()}
+        yield lambda run: shown[run.image, run.ask].result()[run]
         workers.shutdown(cancel_futures=True)
 
 
-def wanted(items: list[pytest.Item]) -> list[Run]:
+def wanted(items: Sequence[pytest.Item]) -> list[Run]:
     """Return the runs that the selected tests look at; a test of the table looks at all."""
     found: dict[Run, None] = {}
     for item in items:
-        if item.path == Path(__file__):
-            parameters = getattr(item, "callspec").params if hasattr(item, "callspec") else {}
-            case, run = parameters.get("case"), parameters.get("run")
-            found |= dict.fromkeys([case.run] if case else [run] if run else RUNS)
+        if item.path == Path(__file__) and isinstance(item, pytest.Function):
+            parameters: dict[str, Any] = item.callspec.params
+            if "excuse" in parameters:
+                return RUNS
+            run = parameters["case"].run if "case" in parameters else parameters["run"]
+            found[run] = None
     return list(found)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_case(case: Case, pairs: dict[Run, Future[Pair]]) -> None:
-    engine, microvm = pairs[case.run].result()
+def test_case(case: Case, pairs: Pairs) -> None:
+    engine, microvm = pairs(case.run)
     for place, showed, expected in (
         ("the engine", engine, case.engine),
         ("the microVM", microvm, case.microvm),
@@ -107,19 +119,19 @@ def test_case(case: Case, pairs: dict[Run, Future[Pair]]) -> None:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)
-def test_nothing_else_differs(run: Run, pairs: dict[Run, Future[Pair]]) -> None:
-    report(unexcused(differences(*pairs[run].result())))
+def test_nothing_else_differs(run: Run, pairs: Pairs) -> None:
+    report(unexcused(differences(*pairs(run))))
 
 
 @pytest.mark.parametrize("excuse", EXCUSES, ids=str)
-def test_what_is_excused_occurs(excuse: Excuse, pairs: dict[Run, Future[Pair]]) -> None:
-    for pair in pairs.values():
-        if any(excuse.covers(difference) for difference in differences(*pair.result())):
+def test_what_is_excused_occurs(excuse: Excuse, pairs: Pairs) -> None:
+    for run in RUNS:
+        if any(excuse.covers(difference) for difference in differences(*pairs(run))):
             return
     pytest.fail(f"no run differs like this any more: {excuse.fact}: {excuse.why}")
 
 
-def unexcused(found: Iterator[Difference] | list[Difference]) -> list[Difference]:
+def unexcused(found: Iterable[Difference]) -> list[Difference]:
     return [
         difference
         for difference in found
