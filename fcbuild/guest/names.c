@@ -28,9 +28,11 @@ static int open_new(const char *path, bool replace)
 	bool there = lstat(path, &found) == 0, regular = there && S_ISREG(found.st_mode);
 	if (there && !replace && (!regular || found.st_size != 0))
 		return -1;
-	int fd = -1;
-	if (!there || regular || unlink(path) == 0)
-		fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
+	/* A link that a read-only root does not let go of may lead to where it can be written: /run. */
+	if (there && !regular && unlink(path) != 0 && errno == EROFS)
+		flags &= ~O_NOFOLLOW;
+	int fd = open(path, flags, 0644);
 	if (fd < 0)
 		console_say("%s: %s", path, strerror(errno));
 	return fd;
