@@ -159,7 +159,8 @@ def render(instance: Instance, users: Mapping[str, User]) -> bytes:
         problems.append(f"{instance.where}: {len(records)} values: {MAX_RECORDS - 1} at most")
     if len(drive) > MAX_BYTES:
         problems.append(
-            f"{instance.where}: the config drive has {len(drive)} bytes: {MAX_BYTES} at most"
+            f"{instance.where}: the config drive has {len(drive)} bytes: {MAX_BYTES} at most; "
+            "what is larger belongs in the image"
         )
     if problems:
         raise SpecError(problems)
