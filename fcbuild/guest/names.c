@@ -55,6 +55,10 @@ static void write_hosts(const struct config *config)
 	dprintf(fd,
 		"127.0.0.1\tlocalhost\n"
 		"::1\tlocalhost ip6-localhost ip6-loopback\n"
+		"fe00::0\tip6-localnet\n"
+		"ff00::0\tip6-mcastprefix\n"
+		"ff02::1\tip6-allnodes\n"
+		"ff02::2\tip6-allrouters\n"
 		"127.0.1.1\t%s\n",
 		config->hostname);
 	close(fd);
