@@ -88,6 +88,7 @@ def build(
     stage.facts["content"] = archive.content.data
     stage.facts["argv"] = list(config.argv)
     stage.facts["health"] = config.health is not None
+    stage.facts["health_ms"] = config.health.verdict if config.health else 0
     stage.facts["users"] = bootconfig.users(passwd, _MAX_USERS)
 
 
