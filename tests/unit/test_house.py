@@ -23,7 +23,7 @@ ORDER = [
     {"context", "fetch", "plan"},
     {"run", "store"},
     {"build", "vmm"},
-    {"verify"},
+    {"look", "verify"},
     {"publish"},
     {"tasks", "reporter"},
 ]
