@@ -44,7 +44,7 @@ def task_build() -> dict[str, Any]:
 
 
 def task_boot() -> dict[str, Any]:
-    """boot an image in Firecracker and run its checks (image=NAME, kvm=native|emulated)"""
+    """boot an image in Firecracker and run its checks (image=NAME, instance=FILE, kvm=...)"""
     return project.boot()
 
 

@@ -34,7 +34,7 @@ SCHEMA: Mapping[Kind, int] = {
     "rootfs": 1,
 }
 
-BOOT_CONTRACT = 1  # fcbuild/guest/BOOT_CONTRACT.md
+BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md
 
 PACKAGE = Path(__file__).parent
 TOOLCHAIN = "toolchain"
@@ -210,6 +210,12 @@ def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, toolchain: Recipe) -> R
             "size": spec.size,
             "free": spec.free,
             "stop_grace": spec.stop_grace,
+            "init": spec.init,
+            "readonly": spec.readonly,
+            "overlay": spec.overlay,
+            "overlay_size": spec.overlay_size,
+            "writable": list(spec.writable),
+            "network": [list(record) for record in spec.network.records()],
         },
         (image, init, toolchain),
     )

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fcbuild import tables
+from fcbuild import network, tables
 from fcbuild.errors import SpecError, did_you_mean
+from fcbuild.network import NetworkSpec
 from fcbuild.tables import MIB, Table
 
 # A name becomes a doit task, a directory, a host name and, the strictest of them, part of an image
 # reference: path-component in the grammar of the OCI distribution specification.
 NAME = re.compile(r"(?=.{1,63}\Z)[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[^/\0]+)+")  # absolute, with nothing to be resolved
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 # machine-config in Firecracker's API description (v1.12.1): vcpu_count is 1-32.
 MAX_VCPUS = 32
+
+# Room for a file system's own structures and something besides.
+MIN_OVERLAY = 16 * MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,18 @@ class LogCheck:
         return f"log /{self.pattern}/"
 
 
-Check = HttpCheck | LogCheck
+@dataclass(frozen=True, kw_only=True)
+class TcpCheck:
+    """Connect to guest:port and read until the first bytes are `starts_with`, if it is given."""
+
+    port: int
+    starts_with: str = ""
+
+    def __str__(self) -> str:
+        return f"tcp :{self.port}" + (f" -> {self.starts_with!r}" if self.starts_with else "")
+
+
+Check = HttpCheck | LogCheck | TcpCheck
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +87,15 @@ class Bootstrap:
 class ImageSpec:
     """One directory of images/. It has a Dockerfile, or is bootstrapped from packages.
 
+    init: the image's own init, which takes over from PID 1; None to run ENTRYPOINT and CMD.
     size: bytes of the root filesystem, None for content + free. free: bytes left for the guest.
-    memory: bytes. deadline: ms from InstanceStart within which every check has to pass.
-    stop_grace: ms between the stop signal and SIGKILL. expect_exit: the status that the program
-    must end with by itself; None for a service, which is stopped once its checks have passed.
+    readonly, overlay: how the root is mounted, at most one of them. overlay_size: bytes of the
+    drive that takes what the guest writes, None for RAM. writable: directories to be writable on a
+    read-only root. memory: bytes.
+    deadline: ms from InstanceStart within which everything asked for has to hold, None where
+    nothing is said. stop_grace: ms between the stop signal and SIGKILL. ready: whether the image's
+    init says when it is ready. expect_exit: the status that the program must end with by itself,
+    None where nothing is said.
     """
 
     name: str
@@ -84,12 +106,19 @@ class ImageSpec:
     build_args: Mapping[str, str]
     build_target: str | None
     hostname: str
+    init: str | None
     size: int | None
     free: int
+    readonly: bool
+    overlay: bool
+    overlay_size: int | None
+    writable: tuple[str, ...]
     vcpus: int
     memory: int
-    deadline: int
+    network: NetworkSpec
+    deadline: int | None
     stop_grace: int
+    ready: bool
     expect_exit: int | None
     checks: tuple[Check, ...]
 
@@ -206,6 +235,12 @@ def _image(name: str, table: Table, root: Path, problems: list[str]) -> ImageSpe
     memory = machine.size("memory", 128 * MIB)
     if memory % MIB or not memory:
         machine.problem("memory", "a whole number of MiB, 1 at least", machine.values["memory"])
+    init = table.string("init", pattern=PATH) or None
+    readonly, overlay, overlay_size = _root(rootfs)
+    ready = boot.string("ready", pattern=re.compile("notify"))
+    if ready and init is None:
+        boot.problem("ready", "an image with an init of its own (init = PATH)", ready)
+    deadline, expect_exit = boot.time("deadline", -1), boot.integer("expect_exit", -1, 0, 255)
     default_hostname = re.sub(r"[^A-Za-z0-9-]", "-", name)
     spec = ImageSpec(
         name=name,
@@ -216,18 +251,22 @@ def _image(name: str, table: Table, root: Path, problems: list[str]) -> ImageSpe
         build_args=build.string_map("args"),
         build_target=build.string("target") or None,
         hostname=table.string("hostname", default_hostname, HOSTNAME),
+        init=init,
         size=None if size < 0 else size,
         free=rootfs.size("free", 32 * MIB),
+        readonly=readonly,
+        overlay=overlay,
+        overlay_size=overlay_size,
+        writable=_writable(rootfs),
         vcpus=machine.integer("vcpus", 1, 1, MAX_VCPUS),
         memory=memory,
-        deadline=boot.time("deadline", 30_000),
+        network=network.read(table.table("network")),
+        deadline=None if deadline < 0 else deadline,
         stop_grace=boot.time("stop_grace", 10_000),
-        expect_exit=boot.integer("expect_exit", -1, 0, 255),
+        ready=bool(ready),
+        expect_exit=None if expect_exit < 0 else expect_exit,
         checks=tuple(filter(None, map(_check, table.tables("check")))),
     )
-    if spec.expect_exit == -1:
-        # Without a word about it, a program that nothing is asked of is one that ends by itself.
-        spec = replace(spec, expect_exit=None if spec.checks else 0)
     for part in (rootfs, machine, build, boot, table):
         part.finish()
     if (base is None) == (not (directory / "Dockerfile").is_file()):
@@ -236,6 +275,38 @@ def _image(name: str, table: Table, root: Path, problems: list[str]) -> ImageSpe
             f"{'and has neither' if base is None else 'not both'}"
         )
     return spec
+
+
+def _root(table: Table) -> tuple[bool, bool, int | None]:
+    """Return whether the root is read-only, whether it is an overlay, and its drive's size."""
+
+    def read(value: Any) -> bool | int | None:
+        return value if isinstance(value, bool) else tables.size(value)
+
+    readonly = table.boolean("readonly")
+    default: bool | int = False
+    overlay = table.get("overlay", 'true or a size like "256MiB"', default, read)
+    if readonly and overlay is not False:
+        table.problem("overlay", "either readonly or overlay", overlay)
+    if isinstance(overlay, bool):
+        return readonly, overlay, None
+    if overlay % MIB or overlay < MIN_OVERLAY:
+        table.problem(
+            "overlay",
+            f"a whole number of MiB, {MIN_OVERLAY // MIB} at least",
+            table.values["overlay"],
+        )
+    return readonly, True, overlay
+
+
+def _writable(table: Table) -> tuple[str, ...]:
+    paths = table.strings("writable")
+    for path in paths:
+        if not PATH.fullmatch(path):
+            table.problem("writable", "absolute paths of directories", path)
+    if paths and table.values.get("readonly") is not True:
+        table.problem("writable", "it to go with readonly = true", list(paths))
+    return paths
 
 
 def _bootstrap(table: Table) -> Bootstrap | None:
@@ -254,12 +325,12 @@ def _bootstrap(table: Table) -> Bootstrap | None:
 
 
 def _check(table: Table) -> Check | None:
-    kinds = sorted(set(table.values) & {"http", "log"})
+    kinds = sorted(set(table.values) & {"http", "log", "tcp"})
     if len(kinds) != 1 or len(table.values) != 1:
         found = ", ".join(table.values) or "nothing"
         table.problems.append(
-            f"{table.where}: {table.prefix[:-1]}: expected either http = {{...}} or "
-            f'log = "regex", got {found}'
+            f"{table.where}: {table.prefix[:-1]}: expected either http = {{...}}, "
+            f'tcp = {{...}} or log = "regex", got {found}'
         )
         return None
     if kinds == ["log"]:
@@ -269,6 +340,14 @@ def _check(table: Table) -> Check | None:
         except re.error as error:
             table.problem("log", f"a regular expression ({error})", pattern)
         return LogCheck(pattern=pattern)
+    if kinds == ["tcp"]:
+        tcp = table.table("tcp")
+        tcp.require("port")
+        found_tcp = TcpCheck(
+            port=tcp.integer("port", 22, 1, 65535), starts_with=tcp.string("starts_with")
+        )
+        tcp.finish()
+        return found_tcp
     http = table.table("http")
     http.require("port")
     check = HttpCheck(

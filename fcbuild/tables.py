@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from fcbuild.errors import did_you_mean
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+_MAX_BYTES = 4 * MIB  # of a file
 _SIZE = re.compile(r"(\d{1,9})(KiB|MiB|GiB)")
 _TIME = re.compile(r"(\d{1,6})(ms|s|min)")
 _UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "ms": 1, "s": 1000, "min": 60_000}
@@ -25,16 +26,21 @@ T = TypeVar("T")
 
 @dataclass
 class Table:
-    """A TOML table that is being read: remembers where it is, collects problems."""
+    """A TOML table that is being read: remembers where it is, collects problems.
+
+    secret: keys whose values no problem may show, here and in the tables below.
+    """
 
     values: dict[str, Any]
     where: str
     problems: list[str]
     prefix: str = ""
     known: set[str] = field(default_factory=set)
+    secret: frozenset[str] = frozenset()
 
     def problem(self, key: str, expected: str, got: object) -> None:
-        self.problems.append(f"{self.where}: {self.prefix}{key}: expected {expected}, got {got!r}")
+        shown = f"another {type(got).__name__}" if key in self.secret else repr(got)
+        self.problems.append(f"{self.where}: {self.prefix}{key}: expected {expected}, got {shown}")
 
     def get(self, key: str, expected: str, default: T, read: Callable[[Any], T | None]) -> T:
         """Read a key with `read`, which returns None for a value that is not as expected."""
@@ -76,6 +82,15 @@ class Table:
 
         return self.get(key, "a list of strings", (), read)
 
+    def one_or_more(self, key: str) -> tuple[str, ...]:
+        """Read a list of strings, or the one string that stands for a list of one."""
+        if isinstance(self.values.get(key), str):
+            return (self.string(key),)
+        return self.strings(key)
+
+    def boolean(self, key: str) -> bool:
+        return self.get(key, "true or false", False, lambda v: v if isinstance(v, bool) else None)
+
     def string_map(self, key: str) -> dict[str, str]:
         def read(value: Any) -> dict[str, str] | None:
             ok = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
@@ -87,7 +102,7 @@ class Table:
     def table(self, key: str) -> Table:
         empty: dict[str, Any] = {}
         values = self.get(key, "a table", empty, lambda v: v if isinstance(v, dict) else None)
-        return Table(values, self.where, self.problems, f"{self.prefix}{key}.")
+        return self._below(values, key)
 
     def tables(self, key: str) -> list[Table]:
         def read(value: Any) -> list[dict[str, Any]] | None:
@@ -97,9 +112,12 @@ class Table:
         none: list[dict[str, Any]] = []
         values = self.get(key, f"[[{key}]] tables", none, read)
         return [
-            Table(value, self.where, self.problems, f"{self.prefix}{key}[{number}].")
-            for number, value in enumerate(values, start=1)
+            self._below(value, f"{key}[{number}]") for number, value in enumerate(values, start=1)
         ]
+
+    def _below(self, values: dict[str, Any], name: str) -> Table:
+        prefix = f"{self.prefix}{name}."
+        return Table(values, self.where, self.problems, prefix, secret=self.secret)
 
     def finish(self) -> None:
         """Report the keys that nobody read."""
@@ -111,9 +129,17 @@ class Table:
 
 def read(path: Path, where: str, problems: list[str]) -> Table:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            problems.append(f"{where}: larger than {_MAX_BYTES // MIB} MiB")
+            text = b""
+        values = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f"{where}: not valid TOML: {error}")
+        values = {}
+    except RecursionError:
+        problems.append(f"{where}: not valid TOML: nested too deeply")
         values = {}
     except OSError as error:
         problems.append(f"{where}: cannot be read: {error.strerror}")

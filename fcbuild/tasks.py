@@ -32,7 +32,9 @@ from fcbuild.store import Artifact, State, Store, link, links_to
 
 if TYPE_CHECKING:
     from fcbuild.build.pipeline import Pipeline
+    from fcbuild.instance import Instance
     from fcbuild.look.tree import Tree
+    from fcbuild.verify import Receipt
     from fcbuild.vmm.host import Host
 
 Task = dict[str, Any]
@@ -41,6 +43,7 @@ Task = dict[str, Any]
 VARIABLES = {
     "image": "which images: names and globs, separated by commas",
     "kvm": "native or emulated: where Firecracker runs",
+    "instance": "a TOML file with one VM's own values, for boot",
     "path": "what to look at in an image: a directory or a file",
     "a": "an image, or the beginning of a root filesystem's fingerprint, to compare",
     "b": "the same, to compare it with",
@@ -80,9 +83,23 @@ class Project:
         self.to_boot = self.wanted if self.named else [default_image]
         self.kvm = choice_of("kvm", KVM_CHOICES)
         self.reader = choice_of("reader", READERS)
+        self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
             self.plan.upon(name)
+
+    def read_instance(self, path: str | None) -> Instance | None:
+        """Read the instance's document, if one is named. Raises SpecError."""
+        if path is None:
+            return None
+        from fcbuild import instance
+
+        if len(self.to_boot) > 1:
+            raise SpecError(
+                [f"instance={path} is for one VM, not for {', '.join(self.to_boot)}"],
+                hint="name one image: image=NAME",
+            )
+        return instance.load(Path(path))
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -301,19 +318,13 @@ class Project:
             host=host,
             firecracker=vmm,
             receipt_path=receipt_path,
+            instance=self.instance,
         )
         for recipe in (kernel, rootfs):
             state = "built" if self.states.get(str(recipe)) == "built" else "reused"
             print(f"{recipe!s:<24} {state}  {recipe.short}")
-        times = receipt.timings
-        print(
-            f"boot      {times['start_to_exec']} ms from InstanceStart to the entrypoint"
-            f" ({times['start_to_init']} ms to PID 1), {times['total']} ms in all"
-        )
-        for check in receipt.checks:
-            print(f"check     passed: {check['title']}: {check['detail']}")
-        if receipt.exit:
-            print(f"exit      {receipt.exit['code']} ({receipt.exit['reason']})")
+        for line in outcome(receipt):
+            print(line)
         print(f"receipt   {os.path.relpath(receipt_path)}")
 
     def prepare_tests(self) -> None:
@@ -401,6 +412,23 @@ class Project:
         for recipe in self.plan.all():
             state = "stored" if self.store.find(recipe) else "to build"
             print(f"{recipe!s:<24} {recipe.short}  {state}")
+
+
+def outcome(receipt: Receipt) -> Iterator[str]:
+    """Yield the lines that say how a boot went."""
+    times = receipt.timings
+    yield (
+        f"boot      {times['start_to_exec']} ms from InstanceStart to the entrypoint"
+        f" ({times['start_to_init']} ms to PID 1), {times['total']} ms in all"
+    )
+    if "exec_to_ready" in times:
+        yield f"ready     {times['exec_to_ready'] / 1000:.1f} s after exec"
+    if "exec_to_healthy" in times:
+        yield f"health    healthy after {times['exec_to_healthy'] / 1000:.1f} s"
+    for check in receipt.checks:
+        yield f"check     passed: {check['title']}: {check['detail']}"
+    if receipt.exit:
+        yield f"exit      {receipt.exit['code']} ({receipt.exit['reason']})"
 
 
 def check_variables(argv: list[str]) -> None:

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
 import re
 import shutil
-import socket
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fcbuild.errors import CheckFailed, FcBuildError, VmmError
-from fcbuild.run import run
+from fcbuild.checks import attempt
+from fcbuild.errors import CheckFailed, FcBuildError
+from fcbuild.instance import Instance
+from fcbuild.microvm import assemble, remove_drives
 from fcbuild.spec import Check, HttpCheck, ImageSpec, LogCheck
 from fcbuild.store import Artifact
 from fcbuild.tables import MIB
 from fcbuild.vmm.firecracker import Firecracker
 from fcbuild.vmm.host import Host
-from fcbuild.vmm.machine import Machine
+from fcbuild.vmm.machine import Exit, Machine, printable
 
 SCHEMA = 1
 
 # The deadline of image.toml is meant for hardware; an emulated host is several times slower.
 EMULATED_FACTOR = 5
 
+DEADLINE_MS = 30_000  # where image.toml says nothing
+
 SPAWN_S = 60.0  # for the VMM to answer, an emulated host's own boot included
 STOP_SLACK_S = 30.0  # for the VM's end, besides the image's own stop grace
 RETRY_S = 0.05  # between two attempts of a check that has no event to wait for
-ATTEMPT_S = 10.0  # for one attempt
-MAX_BODY = 1 << 20  # bytes of an answer that are looked at
-COPY_TIMEOUT_S = 600.0
 
 
 @dataclass
@@ -51,17 +48,22 @@ class CheckResult:
 
 @dataclass
 class Receipt:
-    """What was booted and what came of it; times in ms. Written as JSON, whatever the outcome."""
+    """What was booted and what came of it; times in ms. Written as JSON, whatever the outcome.
+
+    instance: the names of what the instance's document set, never its values.
+    """
 
     image: str
     kernel: Artifact
     rootfs: Artifact
     vmm: Firecracker
     kvm: str
+    instance: list[str] | None = None
     ok: bool = False
     error: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     timings: dict[str, int] = field(default_factory=dict)
+    health: dict[str, Any] | None = None
     checks: list[dict[str, Any]] = field(default_factory=list)
     exit: dict[str, Any] | None = None
 
@@ -81,8 +83,10 @@ class Receipt:
             "kernel": made(self.kernel, "vmlinux"),
             "rootfs": made(self.rootfs, "rootfs.ext4"),
             "vmm": {"name": "firecracker", "version": self.vmm.version, "kvm": self.kvm},
+            "instance": self.instance,
             "events": self.events,
             "timings_ms": self.timings,
+            "health": self.health,
             "checks": self.checks,
             "exit": self.exit,
         }
@@ -97,38 +101,37 @@ def verify(
     host: Host,
     firecracker: Firecracker,
     receipt_path: Path,
+    instance: Instance | None = None,
 ) -> Receipt:
     """Boot the image and run its checks. The receipt is written whether they hold or not.
 
     Raises BootFailed, CheckFailed or another VmmError when the image does not hold what it must;
-    the run directory is kept then, and the error names it.
+    the run directory is kept then, without what holds the instance's values, and the error names
+    it. Raises SpecError for an instance that does not go with the image.
     """
     receipt = Receipt(spec.name, kernel, rootfs, firecracker, host.kind)
+    if instance is not None:
+        receipt.instance = instance.names()
     # Not below artifacts/: the path of a unix socket has at most 107 bytes.
     run_dir = Path(tempfile.mkdtemp(prefix="fcbuild-"))
     keep = False
     try:
-        disk = run_dir / "rootfs.ext4"
-        copy_disk(rootfs.file("rootfs.ext4"), disk)
-        machine = Machine(
-            host,
-            firecracker=firecracker.path,
-            kernel=kernel.file("vmlinux"),
-            rootfs=disk,
-            vcpus=spec.vcpus,
-            memory_mib=spec.memory // MIB,
-            run_dir=run_dir,
+        vm = assemble(
+            spec, kernel=kernel, rootfs=rootfs, host=host, run_dir=run_dir, instance=instance
         )
+        machine = Machine(host, vm, firecracker=firecracker.path, run_dir=run_dir)
         results = [CheckResult(check) for check in spec.checks]
         try:
             with machine:
-                _run(spec, machine, host, results)
+                _run(spec, rootfs.facts, machine, host, results)
             receipt.ok = True
         except FcBuildError as error:
             keep = True
             if str(run_dir) not in error.message:
                 error.message += f"\n  run directory, with all logs: {run_dir}"
             receipt.error = error.message
+            if instance is not None:
+                remove_drives(vm, run_dir)
             raise
         finally:
             # An interrupted run says nothing about the image: an older receipt stands.
@@ -141,32 +144,60 @@ def verify(
     return receipt
 
 
-def copy_disk(source: Path, to: Path) -> None:
-    """Make a private, sparse copy (a reflink where the file system has them): objects of the store
-    are never booted read-write."""
-    run(
-        ["cp", "--reflink=auto", "--sparse=always", "--no-preserve=mode", source, to],
-        what="copying the root filesystem",
-        timeout_s=COPY_TIMEOUT_S,
-    )
-    to.chmod(0o600)
+def expected_exit(spec: ImageSpec, *, health: bool) -> int | None:
+    """Return the status that the program has to end with by itself; None for a service, which is
+    stopped. Where nothing is said, a program that nothing is asked of ends by itself."""
+    if spec.expect_exit is None and not spec.checks and not health and spec.init is None:
+        return 0
+    return spec.expect_exit
 
 
-def _run(spec: ImageSpec, machine: Machine, host: Host, results: list[CheckResult]) -> None:
+def seconds_for(spec: ImageSpec, *, health_ms: int, factor: int) -> float:
+    """Return how long everything asked for may take. health_ms: the longest that the health check
+    can take to a verdict; its times are the guest's clock's, which no emulation slows down."""
+    if spec.deadline is not None:
+        return factor * spec.deadline / 1000
+    return (factor * DEADLINE_MS + health_ms) / 1000
+
+
+def _run(
+    spec: ImageSpec,
+    facts: Mapping[str, Any],
+    machine: Machine,
+    host: Host,
+    results: list[CheckResult],
+) -> None:
     machine.start(time.monotonic() + SPAWN_S)
     factor = EMULATED_FACTOR if host.kind == "emulated" else 1
-    deadline = time.monotonic() + factor * spec.deadline / 1000
+    health = bool(facts.get("health"))
+    expected = expected_exit(spec, health=health)
+    seconds = seconds_for(spec, health_ms=facts.get("health_ms", 0), factor=factor)
+    deadline = time.monotonic() + seconds
     machine.wait_for("exec", deadline)
+    if spec.ready:
+        machine.wait_for("ready", deadline)
+    if health and expected is None:  # a job may well be done before its first check
+        _check_health(spec, machine, deadline)
     _check(machine, results, deadline)
-    stop_by = time.monotonic() + factor * (spec.stop_grace / 1000 + STOP_SLACK_S)
-    if spec.expect_exit is not None:
+    if expected is not None:
         machine.wait_for_end(deadline)
-        _check_exit(spec, spec.expect_exit, machine)
-    else:
-        machine.stop(stop_by)
-        if "stopping" not in machine.timings.stages:
-            # A service that ended before it was told to.
-            _check_exit(spec, 0, machine)
+        _check_exit(spec, expected, machine)
+        return
+    machine.stop(time.monotonic() + factor * (spec.stop_grace / 1000 + STOP_SLACK_S))
+    if "stopping" not in machine.timings.stages:
+        # A service that ended before it was told to.
+        _check_exit(spec, 0, machine)
+    elif spec.init is not None:
+        _check_shutdown(spec, machine)
+
+
+def _check_health(spec: ImageSpec, machine: Machine, deadline: float) -> None:
+    health = machine.wait_for_health(deadline)
+    if health.status != "healthy":
+        raise CheckFailed(
+            f"{spec.name} is {health}\n  run directory, with all logs: {machine.run_dir}",
+            hint=f"the program's output is in {machine.output_log}",
+        )
 
 
 def _check(machine: Machine, results: list[CheckResult], deadline: float) -> None:
@@ -185,14 +216,14 @@ def _check(machine: Machine, results: list[CheckResult], deadline: float) -> Non
             break
         if due:
             again = time.monotonic() + RETRY_S
-        retried = any(isinstance(result.check, HttpCheck) for result in missing)
+        retried = not all(isinstance(result.check, LogCheck) for result in missing)
         until = min(deadline, again) if retried else deadline
         if not machine.wait_for_more(until) and time.monotonic() >= deadline:
             break
     how = "in time"
     if machine.ended:
         how = (
-            f"before the program ended with status {machine.exit.code}"
+            f"before the program ended with {machine.exit}"
             if machine.exit
             else ("before the VM ended")
         )
@@ -211,61 +242,35 @@ def _try(machine: Machine, result: CheckResult, lines: list[str], deadline: floa
         found = next((line for line in lines if re.search(result.check.pattern, line)), None)
         result.ok, result.detail = found is not None, "no such line in the program's output"
         if found is not None:
-            result.detail = f"found: {found[:200]}"
+            result.detail = f"found: {' '.join(printable(found[:200]))}"
     elif not machine.ended:
         port = result.check.port
-        result.ok, result.detail = http_get(result.check, lambda: machine.forward(port, deadline))
+        result.ok, result.detail = attempt(result.check, lambda: machine.forward(port, deadline))
     if result.ok:
         result.at = time.monotonic()
-
-
-def http_get(check: HttpCheck, connect: Callable[[], Any]) -> tuple[bool, str]:
-    """Make one request over a connection to the guest; return whether it is as expected, and why.
-
-    The answer comes from the guest and may be anything: time and size are bounded.
-    """
-    connection = http.client.HTTPConnection("guest", check.port, timeout=ATTEMPT_S)
-    late = threading.Event()
-
-    def give_up() -> None:
-        # A time limit of the socket's starts anew with each byte that comes.
-        late.set()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(ATTEMPT_S, give_up)
-    try:
-        connection.sock = sock = connect()
-        sock.settimeout(ATTEMPT_S)
-        timer.start()
-        connection.request("GET", check.path, headers={"Connection": "close"})
-        answer = connection.getresponse()
-        body = answer.read(MAX_BODY)
-    except (OSError, http.client.HTTPException, VmmError) as error:
-        return (
-            False,
-            f"expected status {check.status}, got no answer: {error or type(error).__name__}",
-        )
-    finally:
-        timer.cancel()
-        connection.close()
-    if late.is_set():
-        return False, f"expected status {check.status}, got no whole answer in {ATTEMPT_S:g} s"
-    if answer.status != check.status:
-        return False, f"expected status {check.status}, got {answer.status}"
-    if check.contains and check.contains.encode() not in body:
-        shown = body[:80].decode("utf-8", "replace")
-        return False, f"expected a body with {check.contains!r}, got {shown!r}"
-    return True, f"status {answer.status}, {len(body)} bytes"
 
 
 def _check_exit(spec: ImageSpec, expected: int, machine: Machine) -> None:
     assert machine.exit is not None
     if machine.exit.code != expected:
+        hint = f"the program's output is in {machine.output_log}"
+        if machine.exit.oom:
+            hint = f"the machine has {spec.memory // MIB} MiB: [machine] memory in image.toml"
         raise CheckFailed(
-            f"{spec.name}: expected the program to end with status {expected}, "
-            f"got {machine.exit.code}\n  run directory, with all logs: {machine.run_dir}",
-            hint=f"the program's output is in {machine.output_log}",
+            f"{spec.name}: expected the program to end with status {expected}, got {machine.exit}\n"
+            f"  run directory, with all logs: {machine.run_dir}",
+            hint=hint,
+        )
+
+
+def _check_shutdown(spec: ImageSpec, machine: Machine) -> None:
+    """An init of the image's own that was told to stop shuts down by itself, or it is cut off."""
+    assert machine.exit is not None
+    if machine.exit.signal:
+        raise CheckFailed(
+            f"{spec.name}: {spec.init} did not shut down within {spec.stop_grace / 1000:g} s\n"
+            f"  run directory, with all logs: {machine.run_dir}",
+            hint="boot.stop_grace in image.toml gives it more time",
         )
 
 
@@ -277,6 +282,8 @@ def _record(receipt: Receipt, machine: Machine, results: list[CheckResult]) -> N
         "configure": (times.api, times.configured),
         "start_to_init": (times.started, stages.get("init", 0.0)),
         "start_to_exec": (times.started, stages.get("exec", 0.0)),
+        "exec_to_ready": (stages.get("exec", 0.0), stages.get("ready", 0.0)),
+        "exec_to_healthy": (stages.get("exec", 0.0), times.healthy),
         "start_to_first_check": (times.started, min(passed, default=0.0)),
         "total": (times.begun, time.monotonic()),
     }
@@ -295,17 +302,33 @@ def _record(receipt: Receipt, machine: Machine, results: list[CheckResult]) -> N
         }
         for result in results
     ]
+    if health := machine.health:
+        receipt.health = {
+            "status": health.status,
+            "failing": health.failing,
+            "code": health.code,
+            "output": health.output,
+        }
     if machine.exit:
-        stopped = "stopping" in stages
         receipt.exit = {
             "code": machine.exit.code,
             "signal": machine.exit.signal,
-            "reason": "stopped" if stopped else "signal" if machine.exit.signal else "exited",
+            "reason": _reason(machine.exit, stopped="stopping" in stages),
         }
 
 
+def _reason(how: Exit, *, stopped: bool) -> str:
+    if how.oom:
+        return "out of memory"
+    if stopped:
+        return "stopped"
+    return "signal" if how.signal else "exited"
+
+
 def _describe(check: Check) -> dict[str, Any]:
-    return {"http": asdict(check)} if isinstance(check, HttpCheck) else {"log": check.pattern}
+    if isinstance(check, LogCheck):
+        return {"log": check.pattern}
+    return {"http" if isinstance(check, HttpCheck) else "tcp": asdict(check)}
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "1.12.1"
+MAX_CONNECTIONS = 10  # of the API; one more is answered with 503
 EVENTS, STDOUT, STDERR, CONTROL, FORWARD = 10240, 10241, 10242, 10250, 10251
 
 Step = Sequence[Any]
@@ -31,8 +32,9 @@ class Act:
     guest: the steps of the guest, each the name of a method `do_NAME` of Guest and its arguments.
     refuse: API path -> fault_message of the 400 it is answered. hang: an API path without answer.
     die: an API path at which the process ends. dies_with: the end at the very start, with a
-    message. socket: whether there is an API socket at all. http: guest port -> what a connection
-    gets sent. control: the answer to an order; "" for none, None for a connection that is reset.
+    message. socket: whether there is an API socket at all. http: guest port -> what a request
+    gets sent. greets: guest port -> what a connection gets sent at once. control: the answer to
+    an order; "" for none, None for a connection that is reset.
     """
 
     guest: Sequence[Step] = ()
@@ -42,6 +44,7 @@ class Act:
     dies_with: str = ""
     socket: bool = True
     http: Mapping[str, str] = field(default_factory=dict)
+    greets: Mapping[str, str] = field(default_factory=dict)
     control: str | None = "ok\n"
 
 
@@ -50,24 +53,31 @@ def event(name: str, **fields: Any) -> Step:
 
 
 # The guest's way to its program, and from there to its end, by the boot contract.
-BOOT: Sequence[Step] = (event("init", contract=1, start=1), event("mounted"), event("exec", pid=2))
+BOOT: Sequence[Step] = (event("init", contract=2, start=1), event("mounted"), event("exec", pid=2))
 
 
-def end(code: int = 0, signal: int = 0, stdout: int = 0, stderr: int = 0) -> Sequence[Step]:
+def end(
+    code: int = 0, signal: int = 0, *, oom: bool = False, stdout: int = 0, stderr: int = 0
+) -> Sequence[Step]:
     return (
-        event("exit", code=code, signal=signal, stdout=stdout, stderr=stderr),
+        event("exit", code=code, signal=signal, oom=oom, stdout=stdout, stderr=stderr),
         event("end"),
         ["await_close"],
         ["leave", 0],
     )
 
 
-SERVICE: Sequence[Step] = (
-    *BOOT,
+STOPPED: Sequence[Step] = (
     ["await_stop"],
     event("stopping", signal=15, by="control"),
     *end(code=0),
 )
+SERVICE: Sequence[Step] = (*BOOT, *STOPPED)
+
+
+def health(status: str, failing: int = 0, **check: Any) -> Step:
+    """A health event; check: code and output, where a check has ended."""
+    return event("health", status=status, failing=failing, **check)
 
 
 def install(directory: Path, act: Act) -> Path:
@@ -122,6 +132,10 @@ class Firecracker:
         "/machine-config": "vcpu_count mem_size_mib / smt track_dirty_pages huge_pages",
         "/boot-source": "kernel_image_path / boot_args initrd_path",
         "/drives/rootfs": "drive_id is_root_device / path_on_host is_read_only cache_type",
+        "/drives/config": "drive_id is_root_device / path_on_host is_read_only cache_type",
+        "/drives/overlay": "drive_id is_root_device / path_on_host is_read_only cache_type",
+        "/network-interfaces/eth0": "host_dev_name iface_id / guest_mac",
+        "/mmds/config": "network_interfaces / version ipv4_address",
         "/vsock": "guest_cid uds_path / vsock_id",
         "/entropy": "/ rate_limiter",
         "/actions": "action_type /",
@@ -134,6 +148,7 @@ class Firecracker:
         self.running = False  # the guest's program runs: its ports answer
         self.stop = threading.Event()
         self.bodies: dict[str, dict[str, Any]] = {}
+        self.connections = 0
 
     def serve(self, api_socket: str) -> None:
         listener = socket.socket(socket.AF_UNIX)
@@ -143,7 +158,11 @@ class Firecracker:
 
     def _api(self, connection: socket.socket) -> None:
         """Answer the requests of one connection; http.server is slow to import."""
+        self.connections += 1
         with connection, connection.makefile("rb") as file:
+            if self.connections > MAX_CONNECTIONS:
+                error = {"error": "Too many open connections"}
+                _answer(connection, "503 Service Unavailable", error)
             while request := file.readline().split():
                 length = 0
                 while header := file.readline().strip().lower():
@@ -159,6 +178,7 @@ class Firecracker:
                     _answer(connection, "204 No Content", None)
                     if path == "/actions":
                         self.started.set()
+        self.connections -= 1
 
     def put(self, path: str, body: dict[str, Any]) -> str | None:
         """Take one PUT; return the fault message when it is refused."""
@@ -168,18 +188,16 @@ class Firecracker:
             os._exit(1)
         if fault := self.act.refuse.get(path):
             return fault
-        if path not in self.FIELDS:
-            return f"Invalid request method and/or path: PUT {path[1:]}."
-        required, _, optional = self.FIELDS[path].partition("/")
-        for name in required.split():
-            if name not in body:
-                return f"An error occurred when deserializing the json body: missing field `{name}`"
-        for name in set(body) - set(required.split()) - set(optional.split()):
-            return f"An error occurred when deserializing the json body: unknown field `{name}`"
+        if fault := self._fault_of(path, body):
+            return fault
         if path == "/actions":
-            return self._start()
+            return self._act(body["action_type"])
         if self.started.is_set():
             return "The requested operation is not supported after starting the microVM."
+        if path == "/mmds/config" and not self._has_interfaces(body["network_interfaces"]):
+            return "The list of network interface IDs contains one that does not exist."
+        if path == "/mmds" and "/mmds/config" not in self.bodies:
+            return "The MMDS is not configured."
         if (drive := body.get("path_on_host")) and not Path(drive).is_file():
             return f"Unable to open the block device file {drive}"
         if path == "/vsock":
@@ -192,7 +210,26 @@ class Firecracker:
             print(json.dumps([path, body]), file=calls)
         return None
 
-    def _start(self) -> str | None:
+    def _fault_of(self, path: str, body: dict[str, Any]) -> str | None:
+        if path == "/mmds":
+            return None  # anything
+        if path not in self.FIELDS:
+            return f"Invalid request method and/or path: PUT {path[1:]}."
+        required, _, optional = self.FIELDS[path].partition("/")
+        for name in required.split():
+            if name not in body:
+                return f"An error occurred when deserializing the json body: missing field `{name}`"
+        for name in set(body) - set(required.split()) - set(optional.split()):
+            return f"An error occurred when deserializing the json body: unknown field `{name}`"
+        return None
+
+    def _has_interfaces(self, names: Sequence[str]) -> bool:
+        return all(f"/network-interfaces/{name}" in self.bodies for name in names)
+
+    def _act(self, action: str) -> str | None:
+        if action == "SendCtrlAltDel":
+            self.stop.set()
+            return None
         if "/boot-source" not in self.bodies:
             return "Cannot start microvm without kernel configuration."
         if self.started.is_set():
@@ -214,6 +251,9 @@ class Firecracker:
                 file.write(self.act.control.encode())
                 if line == "stop" and self.act.control == "ok\n":
                     self.stop.set()
+            elif greeting := self.act.greets.get(line.removeprefix("tcp ")):
+                file.write(b"ok\n" + greeting.encode())
+                file.readline()  # until the host has seen enough
             elif (answer := self.act.http.get(line.removeprefix("tcp "))) is None:
                 file.write(b"error ECONNREFUSED\n")
             else:
@@ -276,6 +316,16 @@ class Guest:
                 self.do_console(f"refused: {type(error).__name__}")
             else:
                 self.do_console("accepted")
+
+    def do_keep_drive(self, drive: str, to: str) -> None:
+        """Copy a drive, and write down the modes of its file and that file's directory."""
+        path = Path(self.firecracker.bodies[f"/drives/{drive}"]["path_on_host"])
+        Path(to).write_bytes(path.read_bytes())
+        modes = [place.stat().st_mode & 0o7777 for place in (path, path.parent)]
+        Path(to).with_suffix(".mode").write_text(json.dumps(modes))
+
+    def do_keep_calls(self, to: str) -> None:
+        Path(to).write_bytes((self.firecracker.run_dir / "calls.jsonl").read_bytes())
 
     def do_close(self) -> None:
         for connection in self.connections.values():

@@ -1,20 +1,21 @@
 /* The boot config's parser. Pure: a buffer in, pointers into it out. */
 #include "config.h"
 
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
+#include "values.h"
+
 #include <string.h>
-
-#define MAGIC "fcbuild-boot "
-#define VERSION "1"
-
-enum { KEY_MAX = 31 };
 
 /* (uid_t)-1 means "leave as it is" to the kernel, so it is nobody's number. */
 #define ID_MAX (UINT32_MAX - 1)
 #define SIGNAL_MAX 64
-#define GRACE_MS_MAX INT32_MAX
+#define MS_MAX INT32_MAX
+#define RETRIES_MAX 1000
+
+static const struct format format = {
+	.name = "a boot config",
+	.magic = "fcbuild-boot ",
+	.bytes_max = CONFIG_BYTES_MAX,
+};
 
 enum key {
 	KEY_ARGV,
@@ -26,6 +27,15 @@ enum key {
 	KEY_HOSTNAME,
 	KEY_STOP_SIGNAL,
 	KEY_STOP_GRACE_MS,
+	KEY_HANDOVER,
+	KEY_ROOT,
+	KEY_WRITABLE,
+	KEY_HEALTH,
+	KEY_HEALTH_INTERVAL_MS,
+	KEY_HEALTH_TIMEOUT_MS,
+	KEY_HEALTH_START_PERIOD_MS,
+	KEY_HEALTH_START_INTERVAL_MS,
+	KEY_HEALTH_RETRIES,
 	KEYS
 };
 
@@ -42,219 +52,168 @@ static const struct {
 	[KEY_HOSTNAME] = {"hostname", true, true},
 	[KEY_STOP_SIGNAL] = {"stop-signal", true, true},
 	[KEY_STOP_GRACE_MS] = {"stop-grace-ms", true, true},
+	[KEY_HANDOVER] = {"handover", false, true},
+	[KEY_ROOT] = {"root", false, true},
+	[KEY_WRITABLE] = {"writable", false, false},
+	[KEY_HEALTH] = {"health", false, false},
+	[KEY_HEALTH_INTERVAL_MS] = {"health-interval-ms", false, true},
+	[KEY_HEALTH_TIMEOUT_MS] = {"health-timeout-ms", false, true},
+	[KEY_HEALTH_START_PERIOD_MS] = {"health-start-period-ms", false, true},
+	[KEY_HEALTH_START_INTERVAL_MS] = {"health-start-interval-ms", false, true},
+	[KEY_HEALTH_RETRIES] = {"health-retries", false, true},
 };
 
-/* The document, how far it has been read, and where a complaint goes. */
-struct reader {
-	char *text;
-	size_t length, at;
-	unsigned record;
-	char *error;
-	size_t error_size;
-};
-
-struct record {
-	const char *key;
-	size_t key_length;
-	char *value; /* NUL-terminated */
-	size_t length;
-};
-
-__attribute__((format(printf, 2, 3))) static int wrong(struct reader *reader, const char *format, ...)
+static int wrong_value(struct records *records, const struct record *record, const char *problem)
 {
-	int used = 0;
-	if (reader->record > 0)
-		used = snprintf(reader->error, reader->error_size, "record %u: ", reader->record);
-	if (used < 0 || (size_t)used >= reader->error_size)
-		used = 0;
-	va_list arguments;
-	va_start(arguments, format);
-	vsnprintf(reader->error + used, reader->error_size - (size_t)used, format, arguments);
-	va_end(arguments);
-	return -1;
+	return records_wrong(records, "%.*s %s", (int)record->key_length, record->key, problem);
 }
 
-int decimal_parse(const char *text, size_t length, uint64_t least, uint64_t most, uint64_t *number)
+/* Returns the number, or UINT64_MAX after a complaint. */
+static uint64_t number_of(struct records *records, const struct record *record, uint64_t least, uint64_t most)
 {
-	if (length < 1 || length > 19 || (text[0] == '0' && length > 1))
+	uint64_t number = 0;
+	if (decimal_parse(record->value, record->length, least, most, &number) == 0)
+		return number;
+	records_wrong(records, "%.*s is not a number from %llu to %llu", (int)record->key_length, record->key,
+		      (unsigned long long)least, (unsigned long long)most);
+	return UINT64_MAX;
+}
+
+static int take_ms(struct records *records, const struct record *record, uint64_t least, uint32_t *ms)
+{
+	uint64_t number = number_of(records, record, least, MS_MAX);
+	if (number == UINT64_MAX)
 		return -1;
-	uint64_t value = 0;
-	for (size_t i = 0; i < length; i++) {
-		if (text[i] < '0' || text[i] > '9')
-			return -1;
-		value = value * 10 + (uint64_t)(text[i] - '0');
-	}
-	if (value < least || value > most)
+	*ms = (uint32_t)number;
+	return 0;
+}
+
+static int take_id(struct records *records, const struct record *record, uint32_t *id)
+{
+	uint64_t number = number_of(records, record, 0, ID_MAX);
+	if (number == UINT64_MAX)
 		return -1;
-	*number = value;
+	*id = (uint32_t)number;
 	return 0;
 }
 
-static int read_header(struct reader *reader)
+static int take_network(struct records *records, const struct record *record, struct config *config)
 {
-	const size_t magic = strlen(MAGIC);
-	if (reader->length < magic || memcmp(reader->text, MAGIC, magic) != 0)
-		return wrong(reader, "this is not a boot config");
-	const char *version = reader->text + magic;
-	const char *newline = memchr(version, '\n', reader->length - magic);
-	if (newline == NULL)
-		return wrong(reader, "the header line has no end");
-	if ((size_t)(newline - version) != strlen(VERSION) || memcmp(version, VERSION, strlen(VERSION)) != 0)
-		return wrong(reader, "its version is not " VERSION);
-	reader->at = (size_t)(newline - reader->text) + 1;
-	return 0;
+	enum network_key key = network_key(record->key, record->key_length);
+	if (key == NETWORK_KEYS)
+		return records_wrong(records, "unknown key %.*s", (int)record->key_length, record->key);
+	const char *problem = network_config_add(&config->network, key, record->value);
+	return problem == NULL ? 0 : wrong_value(records, record, problem);
 }
 
-/* Read `<key> <length>\n<value>\n` at the reader's place. */
-static int read_record(struct reader *reader, struct record *record)
+static int take(struct records *records, enum key key, const struct record *record, struct config *config)
 {
-	char *line = reader->text + reader->at;
-	size_t left = reader->length - reader->at;
-	reader->record++;
-
-	size_t key = 0;
-	while (key < left && key <= KEY_MAX && ((line[key] >= 'a' && line[key] <= 'z') || line[key] == '-'))
-		key++;
-	if (key == left)
-		return wrong(reader, "the document ends without an end record");
-	if (key < 1 || key > KEY_MAX || line[key] != ' ')
-		return wrong(reader, "it does not start with a key and a space");
-
-	const char *digits = line + key + 1;
-	const char *newline = memchr(digits, '\n', left - key - 1);
-	uint64_t length = 0;
-	if (newline == NULL ||
-	    decimal_parse(digits, (size_t)(newline - digits), 0, CONFIG_BYTES_MAX, &length) != 0)
-		return wrong(reader, "%.*s has no valid length", (int)key, line);
-
-	size_t value = (size_t)(newline - line) + 1;
-	if (left - value < length + 1)
-		return wrong(reader, "%.*s is longer than the document", (int)key, line);
-	if (line[value + length] != '\n')
-		return wrong(reader, "%.*s does not end where its length says", (int)key, line);
-	if (memchr(line + value, '\0', length) != NULL)
-		return wrong(reader, "%.*s holds a NUL byte", (int)key, line);
-	line[value + length] = '\0';
-
-	*record = (struct record){line, key, line + value, (size_t)length};
-	reader->at += value + length + 1;
-	return 0;
-}
-
-static int read_number(struct reader *reader, const struct record *record, uint64_t least, uint64_t most,
-		       uint64_t *number)
-{
-	if (decimal_parse(record->value, record->length, least, most, number) == 0)
-		return 0;
-	return wrong(reader, "%.*s is not a number from %llu to %llu", (int)record->key_length, record->key,
-		     (unsigned long long)least, (unsigned long long)most);
-}
-
-/* The name goes into /etc/hosts, so it must not be able to add a line or a field there. */
-static bool is_hostname(const char *name, size_t length)
-{
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
-				      "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "0123456789.-_";
-	return length >= 1 && length <= 63 && strspn(name, allowed) == length;
-}
-
-static int take(struct reader *reader, enum key key, const struct record *record, struct config *config)
-{
+	const char *problem = NULL;
 	uint64_t number = 0;
 	switch (key) {
 	case KEY_ARGV:
 		config->argv[config->argc++] = record->value;
 		return 0;
-	case KEY_ENV: {
-		const char *equals = memchr(record->value, '=', record->length);
-		if (equals == NULL || equals == record->value)
-			return wrong(reader, "env is not NAME=value");
+	case KEY_ENV:
+		if ((problem = environment_problem(record->value)) != NULL)
+			return wrong_value(records, record, problem);
 		config->env[config->envc++] = record->value;
 		return 0;
-	}
 	case KEY_WORKDIR:
 		if (record->value[0] != '/')
-			return wrong(reader, "workdir is not an absolute path");
+			return wrong_value(records, record, "is not an absolute path");
 		config->workdir = record->value;
 		return 0;
 	case KEY_UID:
-		if (read_number(reader, record, 0, ID_MAX, &number) != 0)
-			return -1;
-		config->uid = (uid_t)number;
-		return 0;
+		return take_id(records, record, &config->uid);
 	case KEY_GID:
-		if (read_number(reader, record, 0, ID_MAX, &number) != 0)
-			return -1;
-		config->gid = (gid_t)number;
-		return 0;
+		return take_id(records, record, &config->gid);
 	case KEY_GROUP:
-		if (read_number(reader, record, 0, ID_MAX, &number) != 0)
-			return -1;
-		config->groups[config->groupc++] = (gid_t)number;
-		return 0;
+		return take_id(records, record, &config->groups[config->groupc++]);
 	case KEY_HOSTNAME:
-		if (!is_hostname(record->value, record->length))
-			return wrong(reader, "hostname is not 1 to 63 of a-z A-Z 0-9 . - _");
+		if ((problem = hostname_problem(record->value, record->length)) != NULL)
+			return wrong_value(records, record, problem);
 		config->hostname = record->value;
 		return 0;
 	case KEY_STOP_SIGNAL:
-		if (read_number(reader, record, 1, SIGNAL_MAX, &number) != 0)
+		if ((number = number_of(records, record, 1, SIGNAL_MAX)) == UINT64_MAX)
 			return -1;
 		config->stop_signal = (int)number;
 		return 0;
 	case KEY_STOP_GRACE_MS:
-		if (read_number(reader, record, 0, GRACE_MS_MAX, &number) != 0)
+		return take_ms(records, record, 0, &config->stop_grace_ms);
+	case KEY_HANDOVER:
+		if (record->length != 0)
+			return wrong_value(records, record, "is a flag and has no value");
+		config->handover = true;
+		return 0;
+	case KEY_ROOT:
+		if (strcmp(record->value, "read-only") == 0)
+			config->root = ROOT_READ_ONLY;
+		else if (strcmp(record->value, "overlay") == 0)
+			config->root = ROOT_OVERLAY;
+		else
+			return wrong_value(records, record, "is neither read-only nor overlay");
+		return 0;
+	case KEY_WRITABLE:
+		if (record->value[0] != '/')
+			return wrong_value(records, record, "is not an absolute path");
+		config->writable[config->writablec++] = record->value;
+		return 0;
+	case KEY_HEALTH:
+		config->health[config->healthc++] = record->value;
+		return 0;
+	case KEY_HEALTH_INTERVAL_MS:
+		return take_ms(records, record, 1, &config->health_times.interval_ms);
+	case KEY_HEALTH_TIMEOUT_MS:
+		return take_ms(records, record, 1, &config->health_times.timeout_ms);
+	case KEY_HEALTH_START_PERIOD_MS:
+		return take_ms(records, record, 0, &config->health_times.start_period_ms);
+	case KEY_HEALTH_START_INTERVAL_MS:
+		return take_ms(records, record, 1, &config->health_times.start_interval_ms);
+	case KEY_HEALTH_RETRIES:
+		if ((number = number_of(records, record, 1, RETRIES_MAX)) == UINT64_MAX)
 			return -1;
-		config->stop_grace_ms = (uint32_t)number;
+		config->health_times.retries = (unsigned)number;
 		return 0;
 	case KEYS:
 		break;
 	}
-	return wrong(reader, "no such key");
+	return take_network(records, record, config);
 }
 
-static bool key_is(const struct record *record, const char *name)
+/* Whether the keys are there as often as they have to be. */
+static int check_presence(struct records *records, const unsigned seen[KEYS])
 {
-	return strlen(name) == record->key_length && memcmp(record->key, name, record->key_length) == 0;
+	for (size_t key = 0; key < KEYS; key++)
+		if (keys[key].least_once && seen[key] == 0)
+			return records_wrong(records, "%s is missing", keys[key].name);
+	for (size_t key = KEY_HEALTH + 1; key < KEYS; key++)
+		if ((seen[key] > 0) != (seen[KEY_HEALTH] > 0))
+			return records_wrong(records, seen[key] > 0 ? "%s is there without health" : "%s is missing",
+					     keys[key].name);
+	return 0;
 }
 
 int config_parse(char *text, size_t length, struct config *config, char *error, size_t error_size)
 {
-	struct reader reader = {.text = text, .length = length, .error = error, .error_size = error_size};
+	struct records records;
 	unsigned seen[KEYS] = {0};
 
-	memset(config, 0, sizeof *config);
-	if (length > CONFIG_BYTES_MAX)
-		return wrong(&reader, "it is larger than %d bytes", CONFIG_BYTES_MAX);
-	if (read_header(&reader) != 0)
+	if (records_open(&records, &format, text, length, error, error_size) != 0)
 		return -1;
-
 	struct record record;
-	for (;;) {
-		if (read_record(&reader, &record) != 0)
-			return -1;
-		if (key_is(&record, "end"))
-			break;
-		if (reader.record > CONFIG_RECORDS_MAX)
-			return wrong(&reader, "there are more than %d records", CONFIG_RECORDS_MAX);
+	int more;
+	while ((more = records_next(&records, &record)) > 0) {
+		if (!record_is_text(&record))
+			return wrong_value(&records, &record, "holds a NUL byte");
 		size_t key = 0;
-		while (key < KEYS && !key_is(&record, keys[key].name))
+		while (key < KEYS && !record_is(&record, keys[key].name))
 			key++;
-		if (key == KEYS)
-			return wrong(&reader, "unknown key %.*s", (int)record.key_length, record.key);
-		if (seen[key]++ > 0 && keys[key].most_once)
-			return wrong(&reader, "%s is there twice", keys[key].name);
-		if (take(&reader, (enum key)key, &record, config) != 0)
+		if (key < KEYS && seen[key]++ > 0 && keys[key].most_once)
+			return wrong_value(&records, &record, "is there twice");
+		if (take(&records, (enum key)key, &record, config) != 0)
 			return -1;
 	}
-	if (record.length != 0)
-		return wrong(&reader, "the end record has a value");
-	if (reader.at != length)
-		return wrong(&reader, "there are bytes behind the end record");
-	reader.record = 0;
-	for (size_t key = 0; key < KEYS; key++)
-		if (keys[key].least_once && seen[key] == 0)
-			return wrong(&reader, "%s is missing", keys[key].name);
-	return 0;
+	return more == 0 ? check_presence(&records, seen) : -1;
 }

@@ -10,10 +10,16 @@ void events_open(int fd);
 
 /*
  * Queue the event `name` of time `t`. `format` makes its further fields, each with a comma before
- * it, or is "". Each event is sent once in a boot, so the queue is large enough for all of them and
- * a host that does not read costs nothing.
+ * it, or is "". Each of these events is sent once in a boot and is a stage of it, "fail" excepted; the
+ * queue has room for all of them, so a host that does not read costs nothing.
  */
 __attribute__((format(printf, 3, 4))) void events_put(const char *name, uint64_t t, const char *format, ...);
+
+/*
+ * Queue an event that may come often and is no stage. It is dropped when the host has left so much
+ * unread that it would take room from the others.
+ */
+__attribute__((format(printf, 3, 4))) void events_offer(const char *name, uint64_t t, const char *format, ...);
 
 /* Send what the host takes without blocking. */
 void events_flush(void);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -201,6 +202,8 @@ void forward_accept(int listener)
 	if (pid == 0) {
 		process_keep_only(host);
 		process_normal_oom();
+		/* PID 1 does not end, but what keeps the link beside an image's own init does. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		prctl(PR_SET_NAME, "fcbuild-forward");
 		serve(host);
 		_exit(0);

@@ -1,9 +1,31 @@
-/* Which other program a file needs to run. Pure. */
+/* What a file needs to run: another program, a certain machine. Pure. */
 #include "interpreter.h"
 
 #include <elf.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
+
+#if defined(__x86_64__)
+#define MACHINE EM_X86_64
+#elif defined(__aarch64__)
+#define MACHINE EM_AARCH64
+#endif
+
+static const struct {
+	unsigned number;
+	const char *name, *name_little_endian;
+} machines[] = {
+	{EM_386, "i386", NULL},
+	{EM_X86_64, "x86_64", NULL},
+	{EM_ARM, "arm", NULL},
+	{EM_AARCH64, "aarch64", NULL},
+	{EM_RISCV, "riscv64", NULL},
+	{EM_PPC64, "ppc64", "ppc64le"},
+	{EM_S390, "s390x", NULL},
+	{EM_MIPS, "mips", NULL},
+	{258 /* EM_LOONGARCH, newer than some libcs */, "loongarch64", NULL},
+};
 
 static bool copy(const char *from, size_t length, char *path, size_t path_size)
 {
@@ -57,4 +79,33 @@ bool interpreter_of(const char *head, size_t length, char *path, size_t path_siz
 	if (length >= SELFMAG && memcmp(head, ELFMAG, SELFMAG) == 0)
 		return elf_interpreter(head, length, path, path_size);
 	return false;
+}
+
+static const char *machine_name(unsigned number, bool little_endian)
+{
+	for (size_t i = 0; i < sizeof machines / sizeof machines[0]; i++)
+		if (machines[i].number == number)
+			return little_endian && machines[i].name_little_endian != NULL ? machines[i].name_little_endian
+										       : machines[i].name;
+	return NULL;
+}
+
+const char *machine_of(const char *head, size_t length, char *text, size_t text_size)
+{
+	const size_t at = offsetof(Elf64_Ehdr, e_machine); /* the same for 32 bits */
+	if (length < at + 2 || memcmp(head, ELFMAG, SELFMAG) != 0)
+		return NULL;
+	const unsigned char *bytes = (const unsigned char *)head + at;
+	bool little_endian = head[EI_DATA] != ELFDATA2MSB;
+	unsigned number = little_endian ? bytes[0] | bytes[1] << 8 : bytes[0] << 8 | bytes[1];
+	const char *name = machine_name(number, little_endian);
+	if (name != NULL)
+		return name;
+	snprintf(text, text_size, "ELF machine %u", number);
+	return text;
+}
+
+const char *machine_here(void)
+{
+	return machine_name(MACHINE, true);
 }

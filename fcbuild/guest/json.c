@@ -20,6 +20,25 @@ static size_t utf8_length(const unsigned char *s)
 	return outside ? 0 : length;
 }
 
+/* Write the piece of JSON for the character at `s`, which is not NUL. Returns how many bytes it stands for. */
+static size_t encode(const unsigned char *s, char piece[8])
+{
+	size_t taken = utf8_length(s);
+	if (taken == 0) {
+		strcpy(piece, "\\ufffd");
+		return 1;
+	}
+	if (*s == '"' || *s == '\\') {
+		snprintf(piece, 8, "\\%c", *s);
+	} else if (*s < 0x20 || *s == 0x7f) {
+		snprintf(piece, 8, "\\u%04x", *s);
+	} else {
+		memcpy(piece, s, taken);
+		piece[taken] = '\0';
+	}
+	return taken;
+}
+
 size_t json_string(const char *text, char *out, size_t size)
 {
 	const unsigned char *s = (const unsigned char *)text;
@@ -28,19 +47,7 @@ size_t json_string(const char *text, char *out, size_t size)
 	out[at++] = '"';
 	while (*s != '\0') {
 		char piece[8];
-		size_t taken = utf8_length(s);
-		if (taken == 0) {
-			strcpy(piece, "\\ufffd");
-			taken = 1;
-		} else if (*s == '"' || *s == '\\') {
-			snprintf(piece, sizeof piece, "\\%c", *s);
-		} else if (*s < 0x20 || *s == 0x7f) {
-			snprintf(piece, sizeof piece, "\\u%04x", *s);
-		} else {
-			memcpy(piece, s, taken);
-			piece[taken] = '\0';
-		}
-		size_t length = strlen(piece);
+		size_t taken = encode(s, piece), length = strlen(piece);
 		if (at + length + 2 > size) /* room for the quote and the NUL */
 			break;
 		memcpy(out + at, piece, length);
@@ -50,4 +57,18 @@ size_t json_string(const char *text, char *out, size_t size)
 	out[at++] = '"';
 	out[at] = '\0';
 	return at;
+}
+
+size_t json_tail(const char *text, char *out, size_t size)
+{
+	const unsigned char *s = (const unsigned char *)text;
+	char piece[8];
+	size_t length = 3; /* the quotes and the NUL */
+	for (const unsigned char *c = s; *c != '\0'; length += strlen(piece))
+		c += encode(c, piece);
+	while (length > size) {
+		s += encode(s, piece);
+		length -= strlen(piece);
+	}
+	return json_string((const char *)s, out, size);
 }

@@ -12,4 +12,7 @@
  */
 size_t json_string(const char *text, char *out, size_t size);
 
+/* The same, but a text that does not fit loses its beginning. */
+size_t json_tail(const char *text, char *out, size_t size);
+
 #endif

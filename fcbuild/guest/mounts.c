@@ -2,9 +2,10 @@
 #include "mounts.h"
 
 #include "console.h"
+#include "directory.h"
 
-#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,22 +13,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct {
+#define CGROUPS "/sys/fs/cgroup"
+
+struct mount {
 	const char *type, *target;
 	unsigned long flags;
 	const char *options;
-	enum { REQUIRED, OPTIONAL, WHERE_EMPTY } need;
-} mounts[] = {
-	{"proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, REQUIRED},
-	{"sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, REQUIRED},
-	{"devtmpfs", "/dev", MS_NOSUID, NULL, REQUIRED},
-	{"devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666", OPTIONAL},
-	{"tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777", OPTIONAL},
-	{"mqueue", "/dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, OPTIONAL},
-	/* What an image has below /run (a directory for a service's socket) is there for a reason. */
-	{"tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755", WHERE_EMPTY},
-	{"cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate", OPTIONAL},
 };
+
+/* Without these nothing works, PID 1 included. */
+static const struct mount kernels[] = {
+	{"proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+	{"sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+	{"devtmpfs", "/dev", MS_NOSUID, NULL},
+};
+
+static const struct mount programs[] = {
+	{"devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+	{"tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"},
+	{"mqueue", "/dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+	{"cgroup2", CGROUPS, MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate"},
+};
+
+static const struct mount run = {"tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755"};
 
 static const struct {
 	const char *path, *to;
@@ -49,54 +57,75 @@ static bool is_mounted(const char *target)
 	return stat(target, &inside) == 0 && stat(parent, &outside) == 0 && inside.st_dev != outside.st_dev;
 }
 
-static bool has_entries(const char *directory)
-{
-	int entries = 0;
-	DIR *open = opendir(directory);
-	if (open == NULL)
-		return false;
-	/* Every directory has "." and "..". */
-	while (entries < 3 && readdir(open) != NULL)
-		entries++;
-	closedir(open);
-	return entries == 3;
-}
-
 /* Returns 0 or an errno. */
-static int mount_one(size_t i)
+static int make(const struct mount *new)
 {
-	const char *target = mounts[i].target;
-	if (mounts[i].need == WHERE_EMPTY && has_entries(target))
-		return 0;
-	if (is_mounted(target)) {
+	if (is_mounted(new->target)) {
 		/* The kernel's own mount of /dev (DEVTMPFS_MOUNT) has no flags; ours still have to hold. */
-		mount(NULL, target, NULL, MS_REMOUNT | MS_BIND | mounts[i].flags, NULL);
+		mount(NULL, new->target, NULL, MS_REMOUNT | MS_BIND | new->flags, NULL);
 		return 0;
 	}
 	/* A failure to make the directory shows in the mount, as ENOENT. */
-	mkdir(target, 0755);
-	if (mount(mounts[i].type, target, mounts[i].type, mounts[i].flags, mounts[i].options) == 0)
+	mkdir(new->target, 0755);
+	if (mount(new->type, new->target, new->type, new->flags, new->options) == 0)
 		return 0;
 	return errno == EBUSY ? 0 : errno;
 }
 
-int mounts_make(char *error, size_t error_size)
+static void make_or_say(const struct mount *new)
 {
-	for (size_t i = 0; i < sizeof mounts / sizeof mounts[0]; i++) {
-		int why = mount_one(i);
-		if (why == 0)
-			continue;
-		if (mounts[i].need == REQUIRED) {
-			snprintf(error, error_size, "mount %s: %s", mounts[i].target, strerror(why));
+	int why = make(new);
+	if (why != 0)
+		console_say("no %s: %s", new->target, strerror(why));
+}
+
+int mounts_kernel(char *error, size_t error_size)
+{
+	for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
+		int why = make(&kernels[i]);
+		if (why != 0) {
+			snprintf(error, error_size, "mount %s: %s", kernels[i].target, strerror(why));
 			return -1;
 		}
-		console_say("no %s: %s", mounts[i].target, strerror(why));
 	}
 	for (size_t i = 0; i < sizeof links / sizeof links[0]; i++)
 		if (symlink(links[i].to, links[i].path) != 0 && errno != EEXIST)
 			console_say("no %s: %s", links[i].path, strerror(errno));
+	return 0;
+}
+
+/* Let groups below the root one use every controller that the guest kernel has: "+cpu +memory ...". */
+static void enable_controllers(void)
+{
+	char names[256] = "", wanted[2 * sizeof names] = "";
+	int fd = open(CGROUPS "/cgroup.controllers", O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd < 0 ? 0 : read(fd, names, sizeof names - 1);
+	if (fd >= 0)
+		close(fd);
+	names[length < 0 ? 0 : length] = '\0';
+	size_t used = 0;
+	char *rest = names, *name;
+	while ((name = strsep(&rest, " \n")) != NULL)
+		if (*name != '\0')
+			used += (size_t)snprintf(wanted + used, sizeof wanted - used, "+%s ", name);
+	if (used == 0)
+		return;
+	fd = open(CGROUPS "/cgroup.subtree_control", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, wanted, used) < 0)
+		console_say("no cgroup controllers: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+void mounts_program(void)
+{
+	for (size_t i = 0; i < sizeof programs / sizeof programs[0]; i++)
+		make_or_say(&programs[i]);
+	enable_controllers();
+	/* What an image has below /run (a directory for a service's socket) is there for a reason. */
+	if (!directory_has_entries(run.target))
+		make_or_say(&run);
 	/* mkdir's mode is cut by the umask. A /tmp that is there already is the image's business. */
 	if (mkdir("/tmp", 0700) == 0)
 		chmod("/tmp", 01777);
-	return 0;
 }

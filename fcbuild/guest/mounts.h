@@ -1,16 +1,19 @@
-/* The file systems a Linux program expects to find. */
+/* The file systems a Linux program expects to find (BOOT_CONTRACT.md, section 3). */
 #ifndef FCBUILD_MOUNTS_H
 #define FCBUILD_MOUNTS_H
 
 #include <stddef.h>
 
 /*
- * Mount what BOOT_CONTRACT.md section 3 lists and make the links of /dev. A mount point that has a
- * file system already keeps it. Where the guest kernel lacks a file system that a program can live
- * without, a line on the console says so.
- *
- * Returns 0, or -1 with the reason in `error` when /proc, /sys or /dev is missing.
+ * Mount /proc, /sys and /dev, and make the links of /dev. A mount point that has a file system
+ * already keeps it. Returns 0, or -1 with the reason in `error`.
  */
-int mounts_make(char *error, size_t error_size);
+int mounts_kernel(char *error, size_t error_size);
+
+/*
+ * Mount what a program expects beside these. Where the guest kernel lacks a file system a line on the
+ * console says so.
+ */
+void mounts_program(void);
 
 #endif

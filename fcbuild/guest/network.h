@@ -1,16 +1,17 @@
-/* The loopback interface, the machine's name, and the files that resolvers read. */
+/* The machine's network interfaces. */
 #ifndef FCBUILD_NETWORK_H
 #define FCBUILD_NETWORK_H
+
+#include "network_config.h"
 
 #include <stddef.h>
 
 /*
- * Bring `lo` up, set the host name, and write /etc/hostname, /etc/hosts and /etc/resolv.conf where
- * the image has none or an empty one. A read-only root just goes without the files, a kernel
- * without IPv4 without `lo`.
+ * Bring `lo` up, and `eth0` with all that the config has for it. Nothing waits for a carrier. Where
+ * there is no eth0, or a kernel without a network, a line on the console says what is not there.
  *
  * Returns 0, or -1 with the reason in `error`.
  */
-int network_up(const char *hostname, char *error, size_t error_size);
+int network_up(const struct network_config *network, char *error, size_t error_size);
 
 #endif

@@ -1,10 +1,14 @@
-/* What PID 1's children must not inherit from it. */
+/* What the kernel is told and asked about processes: PID 1 itself, what its children inherit, their end. */
 #include "process.h"
 
+#include "values.h"
+
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -34,6 +38,27 @@ void process_never_oom(void)
 void process_normal_oom(void)
 {
 	oom_score_adj("0");
+}
+
+uint64_t process_oom_kills(void)
+{
+	static const char name[] = "\noom_kill ";
+	char text[16384]; /* about 5,000 bytes now; the kernel adds a few lines a year */
+	size_t length = 0;
+	ssize_t got;
+	int fd = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	while (length < sizeof text - 1 && (got = read(fd, text + length, sizeof text - 1 - length)) > 0)
+		length += (size_t)got;
+	close(fd);
+	text[length] = '\0';
+	const char *line = strstr(text, name);
+	uint64_t kills = 0;
+	if (line == NULL)
+		return 0;
+	line += strlen(name);
+	return decimal_parse(line, strcspn(line, "\n"), 0, UINT64_MAX, &kills) == 0 ? kills : 0;
 }
 
 static int close_range_from(unsigned first, unsigned last, unsigned flags)
@@ -66,4 +91,38 @@ void process_default_signals(void)
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Kill those of the session that are in /proc now. readdir(3) would allocate memory, this does not. */
+static void kill_listed(int proc, pid_t leader)
+{
+	_Alignas(struct dirent) char entries[4096];
+	long length;
+	while ((length = syscall(SYS_getdents64, proc, entries, sizeof entries)) > 0) {
+		for (long at = 0; at < length;) {
+			/* On 64 bits the libc's entry is the kernel's. */
+			const struct dirent *entry = (const struct dirent *)(entries + at);
+			pid_t pid = (pid_t)atoi(entry->d_name);
+			if (pid > 0 && getsid(pid) == leader)
+				kill(pid, SIGKILL);
+			at += entry->d_reclen;
+		}
+	}
+}
+
+void process_kill_session(pid_t leader)
+{
+	/* The group at once. It is all there is, unless timeout(1) or a job control shell made others. */
+	kill(-leader, SIGKILL);
+	/* It may have no session of its own yet. */
+	kill(leader, SIGKILL);
+	int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0)
+		return;
+	/* Twice: a process may have forked after the first look at its child's number. */
+	for (int i = 0; i < 2; i++) {
+		lseek(proc, 0, SEEK_SET);
+		kill_listed(proc, leader);
+	}
+	close(proc);
 }

@@ -1,12 +1,18 @@
-/* What PID 1's children must not inherit from it. */
+/* What the kernel is told and asked about processes: PID 1 itself, what its children inherit, their end. */
 #ifndef FCBUILD_PROCESS_H
 #define FCBUILD_PROCESS_H
+
+#include <stdint.h>
+#include <sys/types.h>
 
 /* Make PID 1 the last one that the kernel kills when memory runs out. */
 void process_never_oom(void);
 
 /* Undo that, in a child that is still root. */
 void process_normal_oom(void);
+
+/* How many processes the kernel has killed for want of memory since it started; 0 when it does not say. */
+uint64_t process_oom_kills(void);
 
 /* Close every descriptor from 3 on but `fd`. */
 void process_keep_only(int fd);
@@ -16,5 +22,11 @@ void process_close_on_exec(void);
 
 /* Unblock all signals and give each its default disposition. */
 void process_default_signals(void);
+
+/*
+ * Kill every process of the session that `leader` leads. It must be a child that has not been waited
+ * for, as its number means another session afterwards.
+ */
+void process_kill_session(pid_t leader);
 
 #endif

@@ -1,7 +1,7 @@
 /* The one-line requests that the host sends. */
 #include "requests.h"
 
-#include "config.h"
+#include "values.h"
 
 #include <errno.h>
 #include <string.h>

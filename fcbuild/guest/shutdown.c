@@ -4,13 +4,13 @@
 #include "clock.h"
 #include "console.h"
 #include "events.h"
+#include "root.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -43,8 +43,7 @@ void shutdown_processes(void)
 void shutdown_disks(void)
 {
 	sync();
-	/* A root that is read-only already, or kept busy by a stuck process, is synced at least. */
-	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	root_close();
 }
 
 static void send_events(uint64_t deadline)
@@ -84,7 +83,7 @@ static void await_close(int fds[], size_t count, uint64_t deadline)
 	}
 }
 
-_Noreturn void shutdown_machine(const struct link *link)
+void shutdown_link(const struct link *link)
 {
 	uint64_t deadline = clock_deadline(CLOSE_MS);
 	send_events(deadline);
@@ -93,6 +92,11 @@ _Noreturn void shutdown_machine(const struct link *link)
 		if (fds[i] >= 0)
 			shutdown(fds[i], SHUT_WR);
 	await_close(fds, sizeof fds / sizeof fds[0], deadline);
+}
+
+_Noreturn void shutdown_machine(const struct link *link)
+{
+	shutdown_link(link);
 	console_drain();
 	reboot(RB_AUTOBOOT);
 	/* PID 1 must not return, whatever the kernel thinks of the restart. */

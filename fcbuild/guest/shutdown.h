@@ -11,9 +11,12 @@ void shutdown_processes(void);
 void shutdown_disks(void);
 
 /*
- * Send what is queued, shut the sending side of the link, wait until the host has closed it (one
- * second in all) and restart the machine, which is how a Firecracker VM ends.
+ * Send what is queued, shut the sending side of the link, and wait until the host has closed it: one
+ * second in all.
  */
+void shutdown_link(const struct link *link);
+
+/* Do that and restart the machine, which is how a Firecracker VM ends. */
 _Noreturn void shutdown_machine(const struct link *link);
 
 #endif

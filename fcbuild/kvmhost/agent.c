@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
@@ -48,6 +50,13 @@
 /* How long between two tries to connect where no event tells that it could work now: between
  * bind() and listen() of Firecracker, and while its backlog is full. */
 #define KNOCK_MS 1
+
+/* <linux/if_tun.h>, which is no part of this C library. */
+#define TUNSETIFF _IOW('T', 202, int)
+#define TUNSETPERSIST _IOW('T', 203, int)
+#define IFF_TAP 0x0002
+#define IFF_NO_PI 0x1000
+#define IFF_VNET_HDR 0x4000
 
 static struct config config;
 static bool is_init;
@@ -156,6 +165,23 @@ static void link_disks(void)
 		if (symlink(device, config.disk.path[i]) < 0)
 			fail("cannot link %s: %s", config.disk.path[i], strerror(errno));
 	}
+}
+
+/* Firecracker would make the device too, but nobody would bring it up, and each packet of the
+ * microVM's would be an error in Firecracker's log. Nothing is behind it. */
+static void make_tap(void)
+{
+	struct ifreq interface = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+	strcpy(interface.ifr_name, config.tap);
+	int tun = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	if (tun < 0 || ioctl(tun, TUNSETIFF, &interface) < 0 || ioctl(tun, TUNSETPERSIST, 1) < 0)
+		fail("cannot make %s: %s", config.tap, strerror(errno));
+	close(tun);
+	int any = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	interface.ifr_flags = IFF_UP;
+	if (any < 0 || ioctl(any, SIOCSIFFLAGS, &interface) < 0)
+		fail("cannot bring %s up: %s", config.tap, strerror(errno));
+	close(any);
 }
 
 static void make_logs(void)
@@ -404,6 +430,8 @@ static void start_as_init(void)
 	setrlimit(RLIMIT_NOFILE, &files);
 	read_config(CONFIG_PATH);
 	link_disks();
+	if (config.tap != NULL)
+		make_tap();
 }
 
 int main(int argc, char **argv)

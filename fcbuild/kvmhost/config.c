@@ -52,6 +52,16 @@ static const char *add_path(struct paths *paths, char *value)
 	return NULL;
 }
 
+static const char *set_tap(struct config *config, const char *value, size_t length)
+{
+	if (config->tap != NULL)
+		return "there is more than one tap";
+	if (length == 0 || length > CONFIG_TAP_LENGTH)
+		return "a tap's name has 1 to 15 bytes";
+	config->tap = value;
+	return NULL;
+}
+
 const char *config_parse(struct config *config, char *text, size_t length)
 {
 	memset(config, 0, sizeof *config);
@@ -84,6 +94,8 @@ const char *config_parse(struct config *config, char *text, size_t length)
 			wrong = add_path(&config->log, value);
 		else if (strcmp(key, "disk") == 0)
 			wrong = add_path(&config->disk, value);
+		else if (strcmp(key, "tap") == 0)
+			wrong = set_tap(config, value, bytes);
 		else
 			wrong = "a key is unknown";
 		if (wrong != NULL)

@@ -7,6 +7,7 @@
 #define CONFIG_BYTES 262144
 #define CONFIG_RECORDS 4096
 #define CONFIG_PATHS 64
+#define CONFIG_TAP_LENGTH 15 /* IFNAMSIZ without its NUL */
 
 struct paths {
 	char *path[CONFIG_PATHS];
@@ -17,6 +18,7 @@ struct config {
 	char *argv[CONFIG_RECORDS + 1]; /* ends with NULL, for execv */
 	size_t argc;
 	struct paths connect, listen, log, disk;
+	const char *tap; /* or NULL */
 };
 
 /* Parse the document in place: the strings of *config point into text.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from fcbuild import records
 from fcbuild.errors import ImageError
 
 PATH = "/.fcbuild/boot"
-VERSIONS = (1, 2)
+HEADERS = {"fcbuild-boot 1": 1, "fcbuild-boot 2": 2}
 COMMANDS = ("argv", "health")  # keys whose values together are one command
-
-_RECORD = re.compile(rb"([a-z-]{1,31}) (0|[1-9][0-9]{0,6})\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,33 +25,28 @@ class BootRecords:
 
 def parse(document: bytes) -> BootRecords:
     """Read a boot config. Raises ImageError for one that PID 1 would not take either."""
-    header = re.match(rb"fcbuild-boot ([0-9]{1,9})\n", document)
-    if header is None or int(header[1]) not in VERSIONS:
-        raise ImageError(f"{PATH} is no boot config of version {VERSIONS[0]} or {VERSIONS[-1]}")
+    try:
+        header, found = records.parse(document)
+    except ValueError as error:
+        raise ImageError(f"{PATH}: {error}") from error
+    if header not in HEADERS:
+        raise ImageError(f"{PATH}: {header[:80]!r} is no boot config of a version known here")
     values: dict[str, tuple[str, ...]] = {}
-    at = header.end()
-    while record := _RECORD.match(document, at):
-        key, start = record[1].decode(), record.end()
-        at = start + int(record[2]) + 1
-        if document[at - 1 : at] != b"\n":
-            break
-        if key == "end" and at == len(document):
-            return BootRecords(version=int(header[1]), values=values)
-        value = document[start : at - 1].decode("utf-8", "surrogateescape")
-        values[key] = (*values.get(key, ()), value)
-    raise ImageError(f"{PATH} is damaged at byte {at}")
+    for key, value in found:
+        values[key] = (*values.get(key, ()), value.decode("utf-8", "surrogateescape"))
+    return BootRecords(version=HEADERS[header], values=values)
 
 
-def readable(records: BootRecords) -> Iterator[tuple[str, str]]:
+def readable(boot: BootRecords) -> Iterator[tuple[str, str]]:
     """Yield labels and values for people: commands as a shell takes them, times with their unit."""
-    for key, values in records.values.items():
+    for key, values in boot.values.items():
         if key in COMMANDS:
             yield key, shlex.join(values)
         elif key == "env":
             yield from ((key, value) for value in values)
-        elif key.endswith("-ms"):
+        elif key.endswith("-ms") and values[0].isdecimal():
             yield key.removesuffix("-ms"), f"{int(values[0]) / 1000:g} s"
-        elif key == "stop-signal":
+        elif key == "stop-signal" and values[0].isdecimal():
             yield key, f"{values[0]} ({_signal(int(values[0]))})"
         else:
             yield key, ", ".join(values) or "yes"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
@@ -17,25 +16,11 @@ _SHOWN = 300  # characters of an answer that is not JSON
 
 
 class Api:
-    """A client of one Firecracker. Use as a context manager."""
+    """A client of one Firecracker."""
 
     def __init__(self, socket: Path, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._session = requests_unixsocket.Session()
-        # A proxy from the environment has no business on a local socket.
-        self._session.trust_env = False
         self._base = f"http+unix://{quote(str(socket), safe='')}"
         self._timeout_s = timeout_s
-
-    def __enter__(self) -> Api:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._session.close()
 
     def version(self) -> str:
         """Return Firecracker's version. Raises ApiError, VmmError."""
@@ -55,9 +40,13 @@ class Api:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         try:
-            answer = self._session.request(
-                method, self._base + path, json=body, timeout=self._timeout_s
-            )
+            # A session keeps a connection open for each path, and Firecracker takes ten in all.
+            with requests_unixsocket.Session() as session:
+                # A proxy from the environment has no business on a local socket.
+                session.trust_env = False
+                answer = session.request(
+                    method, self._base + path, json=body, timeout=self._timeout_s
+                )
         except requests.exceptions.Timeout as error:
             raise VmmError(
                 f"Firecracker did not answer {method} {path} within {self._timeout_s:.0f} s"

@@ -6,11 +6,15 @@ leaves out what is None, so Firecracker's own defaults hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, Literal
 
+from fcbuild.errors import VmmError
+
+NIC = "eth0"  # the interface's id, and its name in the guest
 GUEST_CID = 3  # the first context id that is free for guests: vsock(7)
 CMDLINE_MAX = 2048  # COMMAND_LINE_SIZE on x86, which Firecracker enforces
 
@@ -54,14 +58,33 @@ class Entropy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkInterface:
+    iface_id: str
+    host_dev_name: str
+    guest_mac: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MmdsConfig:
+    network_interfaces: tuple[str, ...]
+    version: Literal["V1", "V2"] | None = None
+
+
+Part = MachineConfig | BootSource | Drive | Vsock | Entropy | NetworkInterface | MmdsConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class VmConfig:
-    """A whole microVM."""
+    """A whole microVM. metadata: what MMDS serves; it may hold secrets."""
 
     machine: MachineConfig
     boot: BootSource
     drives: tuple[Drive, ...]
     vsock: Vsock
     entropy: Entropy = Entropy()
+    interface: NetworkInterface | None = None
+    mmds: MmdsConfig | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def calls(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the PUTs that configure it, as (path, body)."""
@@ -71,25 +94,95 @@ class VmConfig:
             yield f"/drives/{drive.drive_id}", body(drive)
         yield "/vsock", body(self.vsock)
         yield "/entropy", body(self.entropy)
+        if self.interface is not None:
+            yield f"/network-interfaces/{self.interface.iface_id}", body(self.interface)
+        if self.mmds is not None:  # names an interface, so that comes before
+            yield "/mmds/config", body(self.mmds)
+            yield "/mmds", dict(self.metadata or {})
 
 
-def body(part: MachineConfig | BootSource | Drive | Vsock | Entropy) -> dict[str, Any]:
+def body(part: Part) -> dict[str, Any]:
     """Return the JSON body of one part."""
     return {key: value for key, value in asdict(part).items() if value is not None}
 
 
-def for_image(*, kernel: Path, rootfs: Path, vsock: Path, vcpus: int, memory_mib: int) -> VmConfig:
-    """Return the microVM that boots this kernel with this root filesystem."""
-    return VmConfig(
-        machine=MachineConfig(vcpu_count=vcpus, mem_size_mib=memory_mib),
-        boot=BootSource(kernel_image_path=str(kernel), boot_args=CMDLINE),
-        drives=(
+@dataclass(frozen=True, kw_only=True)
+class MicroVm:
+    """What to boot, in files of this machine.
+
+    rootfs: read only by the guest when shared is true (it may be an object of the store then), else
+    written to. config: the instance's config drive. overlay: a file system for what the guest
+    writes over a shared root. tap: the host's end of eth0; without one there is no eth0.
+    metadata: what the metadata service serves on eth0; None for no service. arguments: further
+    words of the kernel's command line, which every program in the guest can read.
+    """
+
+    kernel: Path
+    rootfs: Path
+    vcpus: int
+    memory_mib: int
+    shared: bool = False
+    config: Path | None = None
+    overlay: Path | None = None
+    tap: str | None = None
+    mac: str | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, repr=False)
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def drives(self) -> tuple[Drive, ...]:
+        """The drives, in the guest's order: /dev/vda, /dev/vdb, /dev/vdc."""
+        files = (
+            ("rootfs", self.rootfs, self.shared),
+            ("config", self.config, True),
+            ("overlay", self.overlay, False),
+        )
+        return tuple(
             Drive(
-                drive_id="rootfs",
-                path_on_host=str(rootfs),
-                is_root_device=True,
-                is_read_only=False,
-            ),
+                drive_id=name,
+                path_on_host=str(path),
+                is_root_device=name == "rootfs",
+                is_read_only=read_only,
+            )
+            for name, path, read_only in files
+            if path is not None
+        )
+
+
+def for_image(vm: MicroVm, *, vsock: Path) -> VmConfig:
+    """Return Firecracker's configuration of a microVM. Raises VmmError for what cannot be."""
+    drives = vm.drives
+    interface = mmds = None
+    if vm.tap is not None:
+        interface = NetworkInterface(iface_id=NIC, host_dev_name=vm.tap, guest_mac=vm.mac)
+        if vm.metadata is not None:
+            mmds = MmdsConfig(network_interfaces=(NIC,), version="V2")
+    return VmConfig(
+        machine=MachineConfig(vcpu_count=vm.vcpus, mem_size_mib=vm.memory_mib),
+        boot=BootSource(
+            kernel_image_path=str(vm.kernel), boot_args=command_line(drives, vm.arguments)
         ),
+        drives=drives,
         vsock=Vsock(guest_cid=GUEST_CID, uds_path=str(vsock)),
+        interface=interface,
+        mmds=mmds,
+        metadata=vm.metadata,
     )
+
+
+def command_line(drives: Sequence[Drive], arguments: Sequence[str]) -> str:
+    """Return the kernel's command line: ours, a word for each drive but the root
+    (fcbuild.config=, fcbuild.overlay=), and further arguments. Raises VmmError if it is too long.
+    """
+    words = [
+        f"fcbuild.{drive.drive_id}=/dev/vd{letter}"
+        for drive, letter in zip(drives, ascii_lowercase, strict=False)
+        if not drive.is_root_device
+    ]
+    line = " ".join((CMDLINE, *words, *arguments))
+    if len(line.encode()) > CMDLINE_MAX:
+        raise VmmError(
+            f"the kernel's command line has {len(line.encode())} bytes, {CMDLINE_MAX} are allowed",
+            hint="shorten the instance's kernel_arguments; the config drive has more room",
+        )
+    return line

@@ -126,6 +126,7 @@ class EmulatedHost:
             listen=launch.listen,
             logs=launch.logs,
             disks=[path for path, _ in launch.disks],
+            tap=launch.tap,
         )
         root = PurePosixPath("/")
         yield initramfs.RegularFile(root / "init", self.agent, 0o755)

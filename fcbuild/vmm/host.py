@@ -27,6 +27,7 @@ class VmmLaunch:
     files: files that Firecracker only reads (guest kernel).
     memory_mib: RAM of the guest, so that an emulated host can be made large enough.
     vcpus: vCPUs of the guest.
+    tap: the TAP device that Firecracker opens: this machine's, or made in an emulated host.
     Firecracker's standard output (the guest's serial console) goes to run_dir/console.log.
     """
 
@@ -40,6 +41,7 @@ class VmmLaunch:
     files: Sequence[Path]
     memory_mib: int
     vcpus: int
+    tap: str | None = None
 
 
 class VmmProcess(Protocol):

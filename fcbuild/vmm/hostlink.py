@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcbuild.errors import VmmError
+from fcbuild.records import document
 
 VERSION = 1
 FRAME_BYTES = 16_384  # payload; so that no stream keeps the link for long
@@ -104,27 +105,25 @@ class AgentConfig:
     listen: Sequence[Path]
     logs: Sequence[Path]
     disks: Sequence[Path]
+    tap: str | None = None
 
     def encode(self) -> bytes:
         """Return the config document. Raises VmmError for what its format cannot hold."""
         for paths in (self.connect, self.listen, self.logs, self.disks):
             if len(paths) > _CONFIG_PATHS:
                 raise VmmError(f"more than {_CONFIG_PATHS} paths of a kind: {len(paths)}")
-        records = [
+        values = [
             *(("argv", value) for value in self.argv),
             *(("connect", path) for path in self.connect),
             *(("listen", path) for path in self.listen),
             *(("log", path) for path in self.logs),
             *(("disk", path) for path in self.disks),
+            *((("tap", self.tap),) if self.tap else ()),
         ]
-        document = b"fcbuild-agent 1\n" + b"".join(_record(k, os.fsencode(v)) for k, v in records)
-        document += _record("end", b"")
-        if len(document) > _CONFIG_BYTES or len(records) > _CONFIG_RECORDS:
-            raise VmmError(f"Firecracker's arguments are too long: {len(document)} bytes")
-        return document
-
-
-def _record(key: str, value: bytes) -> bytes:
-    if b"\0" in value:
-        raise VmmError(f"a NUL in {value!r}")
-    return b"%s %d\n%s\n" % (key.encode(), len(value), value)
+        records = [(key, os.fsencode(value)) for key, value in values]
+        if bad := next((value for _, value in records if b"\0" in value), None):
+            raise VmmError(f"a NUL in {bad!r}")
+        config = document("fcbuild-agent 1", records)
+        if len(config) > _CONFIG_BYTES or len(records) > _CONFIG_RECORDS:
+            raise VmmError(f"Firecracker's arguments are too long: {len(config)} bytes")
+        return config

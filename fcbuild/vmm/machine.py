@@ -9,15 +9,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Literal, NoReturn, cast, get_args
 
 from fcbuild.errors import BootTimeout, GuestExited, GuestPanic, VmmError
+from fcbuild.plan import BOOT_CONTRACT
 from fcbuild.vmm.api import Api
-from fcbuild.vmm.config import GUEST_CID, VmConfig, for_image
+from fcbuild.vmm.config import GUEST_CID, MicroVm, VmConfig, for_image
 from fcbuild.vmm.host import Host, VmmLaunch, VmmProcess
 from fcbuild.vmm.link import EVENTS, STDERR, STDOUT, Broken, Ended, Event, Line, Link
 
-__all__ = ["GUEST_CID", "Exit", "Machine", "Timings"]
+__all__ = ["GUEST_CID", "Exit", "Health", "Machine", "Timings"]
 
 OUTPUT_LINES = 100_000  # of the program's output, kept for whoever asks; the log has them all
 CONSOLE_LINES = 15  # of the console, in an error
@@ -27,15 +28,45 @@ _DYING_S = 1.0  # for a VM to end, when a failure may come from its end
 _SOCKET_RETRY_S = 0.002  # see Machine._connect_api
 
 # The stages of the boot contract that a guest goes through, in order.
-STAGES = ("kernel", "init", "mounted", "exec", "stopping", "exit", "end")
+STAGES = ("kernel", "init", "mounted", "exec", "ready", "stopping", "exit", "end")
+
+HealthStatus = Literal["starting", "healthy", "unhealthy"]
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How the program ended. code: 0-255; signal: what ended it, or 0."""
+    """How the program ended. code: 0-255; signal: what ended it, or 0; oom: whether the kernel
+    did, for want of memory."""
 
     code: int
     signal: int
+    oom: bool = False
+
+    def __str__(self) -> str:
+        return f"status {self.code}{' (out of memory)' if self.oom else ''}"
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the guest said last of the image's health check.
+
+    failing: failures in a row. code: the last check's exit status, -1 for one that took too long,
+    None before there was one. output: the end of what it wrote. at: seconds on the host's clock.
+    """
+
+    status: HealthStatus
+    failing: int
+    code: int | None
+    output: str
+    at: float
+
+    def __str__(self) -> str:
+        if self.code is None:
+            return f"{self.status}, no check has ended yet"
+        how = "took too long" if self.code == -1 else f"ended with status {self.code}"
+        lines = [f"  | {line}" for line in printable(self.output)]
+        failing = f", {self.failing} failed in a row" if self.failing else ""
+        return "\n".join([f"{self.status}{failing}; the last check {how}", *lines])
 
 
 @dataclass
@@ -46,6 +77,7 @@ class Timings:
     api: float = 0.0  # Firecracker answers
     configured: float = 0.0
     started: float = 0.0  # InstanceStart has returned
+    healthy: float = 0.0  # the health check said so for the first time
     stages: dict[str, float] = field(default_factory=dict)
 
 
@@ -53,20 +85,10 @@ class Machine:
     """A Firecracker microVM. A context manager: leaving it ends whatever still runs.
 
     `run_dir` is private (0700) and holds sockets and logs; its path must be short enough for a
-    unix socket. The root filesystem is written to: give it a private copy.
+    unix socket. Drives that the guest writes to have to be private copies.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        *,
-        firecracker: Path,
-        kernel: Path,
-        rootfs: Path,
-        vcpus: int,
-        memory_mib: int,
-        run_dir: Path,
-    ) -> None:
+    def __init__(self, host: Host, vm: MicroVm, *, firecracker: Path, run_dir: Path) -> None:
         self.host = host
         self.run_dir = run_dir
         self.console_log = run_dir / "console.log"
@@ -76,14 +98,13 @@ class Machine:
         self.events: list[Event] = []
         self._output: deque[str] = deque(maxlen=OUTPUT_LINES)
         self.exit: Exit | None = None
+        self.health: Health | None = None
         self.version = ""
         self._ended = False
         self._fail: str | None = None
         self._api_socket = run_dir / "api.sock"
         vsock = run_dir / "v.sock"
-        self.config: VmConfig = for_image(
-            kernel=kernel, rootfs=rootfs, vsock=vsock, vcpus=vcpus, memory_mib=memory_mib
-        )
+        self.config: VmConfig = for_image(vm, vsock=vsock)
         self._link = Link(vsock, self.output_log)
         self._launch = VmmLaunch(
             run_dir=run_dir,
@@ -95,10 +116,13 @@ class Machine:
             connect=(self._api_socket, vsock),
             listen=tuple(map(self._link.path, (EVENTS, STDOUT, STDERR))),
             logs=(self.firecracker_log,),
-            disks=((rootfs, True),),
-            files=(kernel,),
-            memory_mib=memory_mib,
-            vcpus=vcpus,
+            disks=[
+                (Path(drive.path_on_host), not drive.is_read_only) for drive in self.config.drives
+            ],
+            files=(vm.kernel,),
+            memory_mib=vm.memory_mib,
+            vcpus=vm.vcpus,
+            tap=vm.tap,
         )
         self._process: VmmProcess | None = None
 
@@ -130,22 +154,22 @@ class Machine:
         self._process = self.host.spawn(self._launch)
         self._link.watch(self._process.pid)
         self._await_api(deadline)
-        with Api(self._api_socket, timeout_s=max(1.0, deadline - time.monotonic())) as api:
-            try:
-                self.version = api.version()
-                self.timings.api = time.monotonic()
-                for path, body in self.config.calls():
-                    api.put(path, body)
-                self.timings.configured = time.monotonic()
-                api.action("InstanceStart")
-                self.timings.started = time.monotonic()
-            except VmmError as error:
-                if type(error) is VmmError:
-                    # The socket broke: Firecracker's end is the reason, and says more.
-                    self._take_until(time.monotonic() + _DYING_S)
-                    if self._ended:
-                        self._raise_end("starting the guest")
-                raise
+        api = Api(self._api_socket, timeout_s=max(1.0, deadline - time.monotonic()))
+        try:
+            self.version = api.version()
+            self.timings.api = time.monotonic()
+            for path, body in self.config.calls():
+                api.put(path, body)
+            self.timings.configured = time.monotonic()
+            api.action("InstanceStart")
+            self.timings.started = time.monotonic()
+        except VmmError as error:
+            if type(error) is VmmError:
+                # The socket broke: Firecracker's end is the reason, and says more.
+                self._take_until(time.monotonic() + _DYING_S)
+                if self._ended:
+                    self._raise_end("starting the guest")
+            raise
 
     def wait_for(self, stage: str, deadline: float) -> None:
         """Wait for a stage. Raises BootTimeout, GuestPanic or GuestExited with the evidence."""
@@ -154,6 +178,17 @@ class Machine:
                 self._raise_end(f"waiting for {stage!r}")
             if not self._take(deadline):
                 self._raise(BootTimeout, f"no {stage!r} event came in time")
+
+    def wait_for_health(self, deadline: float) -> Health:
+        """Wait until the image's check has found it healthy or unhealthy. Raises BootTimeout,
+        GuestPanic, or GuestExited when the program or the VM ends before."""
+        while self.health is None or self.health.status == "starting":
+            if self._ended or self._fail or self.exit:
+                self._raise_end("waiting for the health check")
+            if not self._take(deadline):
+                last = self.health or "the guest does not say"
+                self._raise(BootTimeout, f"not healthy in time: {last}")
+        return self.health
 
     def wait_for_more(self, deadline: float) -> bool:
         """Wait until the guest says anything, and take all that it has said; return False at the
@@ -179,6 +214,10 @@ class Machine:
     def forward(self, port: int, deadline: float) -> socket.socket:
         """Connect to a TCP port in the guest. Raises ConnectionError, VmmError."""
         return self._link.forward(port, _left(deadline))
+
+    def send_ctrl_alt_del(self) -> None:
+        """Press Ctrl-Alt-Del in the guest, which PID 1 takes for a stop. Raises VmmError."""
+        Api(self._api_socket, timeout_s=_CONNECT_S).action("SendCtrlAltDel")
 
     def stop(self, deadline: float) -> None:
         """Ask PID 1 to stop the program and wait for the VM's end. Raises BootFailed, VmmError."""
@@ -243,7 +282,7 @@ class Machine:
         elif isinstance(item, Line):
             self._output.append(item.text)
         elif isinstance(item, Broken):
-            self._fail = self._fail or f"the guest broke the boot contract: {item.what}"
+            self._break(item.what)
         elif isinstance(item, Ended):
             self._ended = True
         return True
@@ -255,16 +294,32 @@ class Machine:
     def _event(self, event: Event) -> None:
         self.events.append(event)
         self.timings.stages.setdefault(event.name, event.at)
-        if event.name == "exit":
-            code, signal = event.fields.get("code"), event.fields.get("signal")
-            if type(code) is int and type(signal) is int and 0 <= code <= 255:
-                self.exit = Exit(code, signal)
+        if event.name == "init":
+            if (theirs := event.fields.get("contract")) != BOOT_CONTRACT:
+                self._break(
+                    f"it speaks version {theirs!r}, this fcbuild version {BOOT_CONTRACT}; "
+                    "build the image again"
+                )
+        elif event.name == "exit":
+            self.exit = read_exit(event)
+            if self.exit is None:
+                self._break("an exit event without code, signal and oom")
+        elif event.name == "health":
+            health = read_health(event)
+            if health is None:
+                self._break("a health event without a status")
             else:
-                self._fail = "the guest broke the boot contract: an exit event without a code"
+                self.health = health
+                if health.status == "healthy" and not self.timings.healthy:
+                    self.timings.healthy = event.at
         elif event.name == "fail":
-            self._fail = (
-                f"PID 1 gave up at {event.fields.get('stage')}: {event.fields.get('error')}"
+            stage, reason, error = (
+                _shown(event.fields.get(key)) for key in ("stage", "reason", "error")
             )
+            self._fail = f"PID 1 gave up at {stage} ({reason}): {error}"
+
+    def _break(self, what: str) -> None:
+        self._fail = self._fail or f"the guest broke the boot contract: {what}"
 
     def _raise_end(self, doing: str) -> NoReturn:
         console = self.console()
@@ -274,7 +329,7 @@ class Machine:
         if self._fail:
             self._raise(GuestExited, self._fail)
         if self.exit:
-            self._raise(GuestExited, f"the program ended with status {self.exit.code}, {doing}")
+            self._raise(GuestExited, f"the program ended with {self.exit}, {doing}")
         self._raise(GuestExited, f"the VM ended while {doing}{f': {trouble}' if trouble else ''}")
 
     def _raise(
@@ -292,16 +347,48 @@ def last_lines(path: Path) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    lines = [
-        "".join(c for c in line if c.isprintable() or c == "\t").rstrip()
-        for line in text.splitlines()
-    ]
-    kept = [line for line in lines if line]
+    kept = printable(text)
     for number, line in enumerate(kept):
         if "Kernel panic" in line:
             # What follows, a call trace, may be longer than what is shown, and says less.
             return kept[max(0, number - CONSOLE_LINES // 2) :][:CONSOLE_LINES]
     return kept[-CONSOLE_LINES:]
+
+
+def printable(text: str) -> list[str]:
+    """Return the lines that hold anything, without what a terminal would obey."""
+    lines = (
+        "".join(c for c in line if c.isprintable() or c == "\t").rstrip()
+        for line in text.splitlines()
+    )
+    return [line for line in lines if line]
+
+
+def read_exit(event: Event) -> Exit | None:
+    """Return what an exit event says, or None when it does not follow the contract."""
+    code, signal, oom = (event.fields.get(key) for key in ("code", "signal", "oom"))
+    if type(code) is int and type(signal) is int and type(oom) is bool and 0 <= code <= 255:
+        return Exit(code, signal, oom)
+    return None
+
+
+def read_health(event: Event) -> Health | None:
+    """Return what a health event says, or None when it does not follow the contract."""
+    status, failing = event.fields.get("status"), event.fields.get("failing")
+    code, output = event.fields.get("code"), event.fields.get("output", "")
+    if (
+        status in get_args(HealthStatus)
+        and type(failing) is int
+        and (code is None or type(code) is int)
+        and isinstance(output, str)
+    ):
+        return Health(cast(HealthStatus, status), failing, code, output, event.at)
+    return None
+
+
+def _shown(value: object) -> str:
+    """Return a value that the guest sent in one printable line."""
+    return " ".join(printable(str(value)))
 
 
 def _left(deadline: float) -> float:

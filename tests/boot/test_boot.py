@@ -28,8 +28,8 @@ def kept_run_dir(output: str) -> Path:
     return Path(match[1])
 
 
-def failed(checkout: Workspace, name: str) -> str:
-    result = checkout.doit("boot", f"image={name}")
+def failed(checkout: Workspace, name: str, *more: str) -> str:
+    result = checkout.doit("boot", f"image={name}", *more)
     assert result.status == 1, result.output
     assert "Traceback" not in result.output
     assert checkout.receipt(name)["ok"] is False
@@ -134,7 +134,7 @@ def test_a_service_that_ends_by_itself_is_a_failure(checkout: Workspace) -> None
 
 def test_an_unexpected_exit_status_is_a_failure(checkout: Workspace) -> None:
     checkout.image("status", "[boot]\nexpect_exit = 0\n", DEBIAN + 'CMD ["sh", "-c", "exit 4"]\n')
-    assert "expected the program to end with status 0, got 4" in failed(checkout, "status")
+    assert "expected the program to end with status 0, got status 4" in failed(checkout, "status")
 
 
 def test_a_check_that_does_not_hold_says_what_came(checkout: Workspace) -> None:

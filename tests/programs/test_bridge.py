@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -481,6 +482,7 @@ def test_config_document(base: Path) -> None:
     )
     expected = b"fcbuild-agent 1\nargv 3\n/fc\nargv 4\n--id\nargv 4\na b\n\nconnect 6\n/r/api\n"
     assert config.encode() == expected + b"end 0\n\n"
+    assert replace(config, tap="tap0").encode() == expected + b"tap 4\ntap0\nend 0\n\n"
 
 
 @pytest.mark.parametrize(
@@ -498,6 +500,9 @@ def test_config_document(base: Path) -> None:
         b"fcbuild-agent 1\nwhat 1\na\nend 0\n\n",
         b"fcbuild-agent 1\nargv 1\na\nlog 1\na\nend 0\n\n",
         b"fcbuild-agent 1\nargv 1\na\n" + b"log 2\n/a\n" * 65 + b"end 0\n\n",
+        b"fcbuild-agent 1\nargv 1\na\ntap 0\n\nend 0\n\n",
+        b"fcbuild-agent 1\nargv 1\na\ntap 16\n0123456789abcdef\nend 0\n\n",
+        b"fcbuild-agent 1\nargv 1\na\n" + b"tap 1\na\n" * 2 + b"end 0\n\n",
     ],
 )
 def test_agent_refuses_a_config(agent: Path, base: Path, document: bytes) -> None:

@@ -45,7 +45,7 @@ def made(image: ImageConfig = IMAGE, passwd: str = PASSWD) -> BootConfig:
 def parse(document: bytes) -> list[tuple[str, bytes]]:
     """Read a document as section 2 of the boot contract has it, strictly."""
     assert len(document) <= 262_144
-    header, at = b"fcbuild-boot 1\n", len(b"fcbuild-boot 1\n")
+    header, at = b"fcbuild-boot 2\n", len(b"fcbuild-boot 2\n")
     assert document.startswith(header)
     records: list[tuple[str, bytes]] = []
     while True:

@@ -35,6 +35,11 @@ def refused(checkout: Workspace, *args: str) -> str:
         (("boot", "kvm=emulate"), "kvm=emulate: expected native or emulated"),
         (("build", "image=hello,nosuch"), "no image 'nosuch'; known: alpine-web, debian-base"),
         (("boot", "image=debian-base"), "debian-base is a base for other images"),
+        (("boot", "instance=none.toml"), "none.toml: cannot be read: No such file"),
+        (
+            ("boot", "image=h*,d*-web", "instance=x"),
+            "instance=x is for one VM, not for hello, debian-web",
+        ),
     ],
 )
 def test_a_mistake_on_the_command_line_is_answered_in_words(
@@ -66,6 +71,16 @@ def test_a_mistake_in_a_file_is_named_with_its_place(
 ) -> None:
     (checkout.root / file).write_text(text)
     assert said in refused(checkout, "list")
+
+
+def test_a_mistake_in_an_instance_document_is_named_before_anything_runs(
+    checkout: Workspace,
+) -> None:
+    (checkout.root / "own.toml").write_text("hostnam = 'x'\n[env]\nTOKEN = 12345\n")
+    output = refused(checkout, "boot", "image=hello", "instance=own.toml")
+    assert "own.toml: hostnam: unknown key (did you mean hostname?)" in output
+    assert "own.toml: env.TOKEN: expected a string, got another int" in output
+    assert "12345" not in output
 
 
 def test_list_shows_the_tasks_and_no_inner_ones(untouched: Workspace) -> None:

@@ -18,12 +18,12 @@ MODULES = sorted((ROOT / "fcbuild").rglob("*.py"))
 # A module imports only from rooms that stand before its own.
 ORDER = [
     {"errors"},
-    {"fingerprint", "tables", "dockerfile", "progress"},
+    {"fingerprint", "records", "tables", "network", "dockerfile", "progress"},
     {"spec"},
-    {"context", "fetch", "plan"},
+    {"context", "fetch", "plan", "instance"},
     {"run", "store"},
     {"build", "vmm"},
-    {"look", "verify"},
+    {"checks", "look", "microvm", "verify"},
     {"publish"},
     {"tasks", "reporter"},
 ]

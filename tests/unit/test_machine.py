@@ -20,13 +20,16 @@ from fcbuild.errors import (
     VmmError,
 )
 from fcbuild.vmm import config, machine
-from fcbuild.vmm.machine import Exit, Machine
+from fcbuild.vmm.config import MicroVm
+from fcbuild.vmm.machine import Exit, Health, Machine
 from fcbuild.vmm.native import NativeHost
 from tests import fakes
-from tests.fakes import BOOT, SERVICE, Act, Step, end, event
+from tests.fakes import BOOT, SERVICE, STOPPED, Act, Step, end, event, health
 
 DEADLINE_S = 20.0
 SOON_S = 0.3  # for what never comes
+
+HANG: Step = ["hang"]
 
 Make = Callable[..., Machine]
 
@@ -45,16 +48,16 @@ def make(tmp_path: Path, short_dir: Path) -> Make:
     for name in ("vmlinux", "rootfs.ext4"):
         (tmp_path / name).touch()
 
-    def make(guest: Sequence[Step] = (), **act: Any) -> Machine:
-        return Machine(
-            NativeHost(),
-            firecracker=fakes.install(tmp_path, Act(guest=guest, **act)),
+    def make(guest: Sequence[Step] = (), vm: dict[str, Any] | None = None, **act: Any) -> Machine:
+        given = MicroVm(
             kernel=tmp_path / "vmlinux",
             rootfs=tmp_path / "rootfs.ext4",
             vcpus=1,
             memory_mib=64,
-            run_dir=short_dir,
+            **(vm or {}),
         )
+        firecracker = fakes.install(tmp_path, Act(guest=guest, **act))
+        return Machine(NativeHost(), given, firecracker=firecracker, run_dir=short_dir)
 
     return make
 
@@ -222,10 +225,10 @@ def test_a_program_that_cannot_be_executed_tells_its_status(make: Make) -> None:
 
 
 def test_a_fail_event_tells_stage_and_error(make: Make) -> None:
-    steps = [BOOT[0], event("fail", stage="init", error="no /proc"), ["hang"]]
+    steps = [BOOT[0], event("fail", stage="init", reason="root", error="no \x1b[2J/proc\n"), HANG]
     with make(steps) as vm:
         vm.start(in_time())
-        with pytest.raises(GuestExited, match="PID 1 gave up at init: no /proc"):
+        with pytest.raises(GuestExited, match=r"PID 1 gave up at init \(root\): no \[2J/proc "):
             vm.wait_for("exec", in_time())
 
 
@@ -237,10 +240,22 @@ def test_a_fail_event_tells_stage_and_error(make: Make) -> None:
         ([["raw", "x" * 5000 + "\n"]], "not an event: b'xxx"),
         ([["raw", "x" * 300_000]], "not an event: b'xxx"),
         ([["raw", '{"event": "x", "t": 1}\n', 10_001]], "more than 10000 events"),
-        ([event("exit", code="0", signal=0)], "an exit event without a code"),
-        ([event("exit", code=256, signal=0)], "an exit event without a code"),
+        (
+            [event("exit", code="0", signal=0, oom=False)],
+            "an exit event without code, signal and oom",
+        ),
+        (
+            [event("exit", code=256, signal=0, oom=False)],
+            "an exit event without code, signal and oom",
+        ),
+        ([event("exit", code=0, signal=0)], "an exit event without code, signal and oom"),
+        ([health("fine")], "a health event without a status"),
+        ([event("health", status="healthy", failing="0")], "a health event without a status"),
+        ([health("healthy", code=0, output=["x"])], "a health event without a status"),
+        ([health("healthy", code=True)], "a health event without a status"),
+        ([event("health", status=["healthy"], failing=0)], "a health event without a status"),
     ],
-    ids=["garbage", "list", "long", "endless", "too many", "no code", "large code"],
+    ids=lambda value: str(value)[-40:],
 )
 def test_a_guest_that_breaks_the_contract_is_named(
     make: Make, steps: list[Step], said: str
@@ -250,6 +265,145 @@ def test_a_guest_that_breaks_the_contract_is_named(
         with pytest.raises(GuestExited, match="the guest broke the boot contract") as caught:
             vm.wait_for("exec", in_time())
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("contract", [1, 3, "2", None])
+def test_a_guest_of_another_contract_is_told_at_once(make: Make, contract: object) -> None:
+    with make([event("init", contract=contract, start=1), HANG]) as vm:
+        vm.start(in_time())
+        with pytest.raises(GuestExited) as caught:
+            vm.wait_for("exec", in_time())
+    assert f"speaks version {contract!r}, this fcbuild version 2" in str(caught.value)
+
+
+def test_a_healthy_image_is_waited_for(make: Make) -> None:
+    steps = [
+        *BOOT,
+        health("starting"),
+        ["sleep", 0.2],
+        health("healthy", code=0, output="fine\n"),
+        *STOPPED,
+    ]
+    with make(steps) as vm:
+        vm.start(in_time())
+        vm.wait_for("exec", in_time())
+        found = vm.wait_for_health(in_time())
+        assert found == Health("healthy", 0, 0, "fine\n", vm.timings.healthy)
+        assert vm.timings.healthy >= vm.timings.stages["exec"] + 0.1
+        assert vm.wait_for_health(soon()) is found
+        vm.stop(in_time())
+    assert vm.health is found
+
+
+def test_an_unhealthy_image_tells_its_last_check(make: Make) -> None:
+    steps = [
+        *BOOT,
+        health("starting"),
+        health("unhealthy", failing=3, code=7, output="no \x1b[31mdb\n\nretry\n"),
+        HANG,
+    ]
+    with make(steps) as vm:
+        vm.start(in_time())
+        found = vm.wait_for_health(in_time())
+    assert str(found) == (
+        "unhealthy, 3 failed in a row; the last check ended with status 7\n  | no [31mdb\n  | retry"
+    )
+    assert vm.timings.healthy == 0.0
+    late = Health("unhealthy", failing=2, code=-1, output="", at=0.0)
+    assert str(late) == "unhealthy, 2 failed in a row; the last check took too long"
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([], "not healthy in time: the guest does not say"),
+        ([health("starting")], "not healthy in time: starting, no check has ended yet"),
+    ],
+)
+def test_a_health_check_without_a_verdict_is_a_timeout(
+    make: Make, steps: list[Step], said: str
+) -> None:
+    with make([*BOOT, *steps, HANG]) as vm:
+        vm.start(in_time())
+        vm.wait_for("exec", in_time())
+        with pytest.raises(BootTimeout, match=said):
+            vm.wait_for_health(soon())
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([*end(code=3)[:1], HANG], "the program ended with status 3, waiting for the health"),
+        (
+            [*end(code=137, signal=9, oom=True)[:1], HANG],
+            r"the program ended with status 137 \(out of memory\), waiting for the health check",
+        ),
+        ([["leave", 0]], "the VM ended while waiting for the health check"),
+        ([event("fail", stage="exec", reason="guest", error="x"), HANG], "PID 1 gave up at exec"),
+    ],
+    ids=["exit", "out of memory", "end", "fail"],
+)
+def test_an_end_before_the_verdict_is_told_at_once(
+    make: Make, steps: list[Step], said: str
+) -> None:
+    with make([*BOOT, health("starting"), *steps]) as vm:
+        vm.start(in_time())
+        with pytest.raises(GuestExited, match=said):
+            vm.wait_for_health(in_time())
+
+
+def test_an_init_that_says_when_it_is_ready_is_waited_for(make: Make) -> None:
+    with make([*BOOT, ["sleep", 0.1], event("ready"), *STOPPED]) as vm:
+        vm.start(in_time())
+        vm.wait_for("exec", in_time())
+        assert "ready" not in vm.timings.stages
+        vm.wait_for("ready", in_time())
+        assert vm.stage == "ready"
+        vm.stop(in_time())
+
+
+def test_ctrl_alt_del_stops_the_guest(make: Make) -> None:
+    with make(SERVICE) as vm:
+        vm.start(in_time())
+        vm.wait_for("exec", in_time())
+        vm.send_ctrl_alt_del()
+        vm.wait_for_end(in_time())
+    assert vm.exit == Exit(code=0, signal=0)
+
+
+def test_the_kernel_that_ends_the_program_for_want_of_memory_is_told(make: Make) -> None:
+    with make([*BOOT, *end(code=137, signal=9, oom=True)]) as vm:
+        vm.start(in_time())
+        vm.wait_for_end(in_time())
+    assert vm.exit == Exit(code=137, signal=9, oom=True)
+    assert str(vm.exit) == "status 137 (out of memory)"
+    assert str(Exit(code=137, signal=9)) == "status 137"
+
+
+def test_drives_network_and_metadata_reach_firecracker(
+    make: Make, tmp_path: Path, short_dir: Path
+) -> None:
+    for name in ("config", "overlay"):
+        (tmp_path / name).touch()
+    given = {
+        "shared": True,
+        "config": tmp_path / "config",
+        "overlay": tmp_path / "overlay",
+        "tap": "tap0",
+        "metadata": {"a": [1, {"b": "c"}]},
+    }
+    with make(SERVICE, vm=given) as vm:
+        assert vm._launch.disks == [
+            (tmp_path / "rootfs.ext4", False),
+            (tmp_path / "config", False),
+            (tmp_path / "overlay", True),
+        ]
+        vm.start(in_time())
+        vm.wait_for("exec", in_time())
+        vm.stop(in_time())
+    paths = [json.loads(call)[0] for call in (short_dir / "calls.jsonl").read_text().splitlines()]
+    assert paths[2:5] == ["/drives/rootfs", "/drives/config", "/drives/overlay"]
+    assert paths[-3:] == ["/network-interfaces/eth0", "/mmds/config", "/mmds"]
 
 
 def test_a_guest_that_says_nothing_is_a_timeout(make: Make) -> None:
@@ -401,6 +555,6 @@ def test_the_machine_is_launched_with_its_sockets_and_files(make: Make, short_di
     assert list(launch.args)[:2] == ["--api-sock", str(short_dir / "api.sock")]
     assert [path.name for path in launch.connect] == ["api.sock", "v.sock"]
     assert [path.name for path in launch.listen] == ["v.sock_10240", "v.sock_10241", "v.sock_10242"]
-    assert launch.disks == ((Path(vm.config.drives[0].path_on_host), True),)
+    assert launch.disks == [(Path(vm.config.drives[0].path_on_host), True)]
     assert vm.config.vsock.guest_cid == config.GUEST_CID
     assert issubclass(BootTimeout, BootFailed)

@@ -13,7 +13,6 @@ from fcbuild import plan as plans
 from fcbuild import spec
 from fcbuild.errors import SpecError
 from fcbuild.plan import Plan, explain
-from fcbuild.vmm import config
 
 Golden = Callable[[str, Any], None]
 
@@ -252,21 +251,3 @@ def test_golden_recipes(checkout: Path, golden: Golden) -> None:
         "recipes",
         {str(recipe): [recipe.fingerprint, recipe.document] for recipe in recipes},
     )
-
-
-def test_golden_api_bodies(golden: Golden) -> None:
-    machine = config.for_image(
-        kernel=Path("/k/vmlinux"),
-        rootfs=Path("/r/rootfs.ext4"),
-        vsock=Path("/run/v.sock"),
-        vcpus=2,
-        memory_mib=128,
-    )
-    golden("api-calls", [[path, body] for path, body in machine.calls()])
-
-
-def test_the_command_line_is_that_of_the_boot_contract() -> None:
-    contract = Path(config.__file__).parents[1] / "guest" / "BOOT_CONTRACT.md"
-    section = " ".join(contract.read_text().partition("## 5.")[2].split())
-    assert f"`{config.CMDLINE}`" in section
-    assert len(config.CMDLINE) < config.CMDLINE_MAX

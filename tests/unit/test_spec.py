@@ -8,7 +8,8 @@ import pytest
 
 from fcbuild import spec
 from fcbuild.errors import SpecError
-from fcbuild.spec import HttpCheck, LogCheck
+from fcbuild.network import NetworkSpec
+from fcbuild.spec import HttpCheck, LogCheck, TcpCheck
 from fcbuild.tables import GIB, MIB
 
 SHA = "1" * 64
@@ -43,12 +44,10 @@ def problems(root: Path) -> tuple[str, ...]:
 def test_an_empty_image_toml_has_the_defaults(checkout: Path) -> None:
     image = spec.load(with_image(checkout, "")).images["web"]
     assert (image.kernel, image.hostname, image.size, image.free) == ("6.12", "web", None, 32 * MIB)
-    assert (image.vcpus, image.memory, image.deadline, image.stop_grace) == (
-        1,
-        128 * MIB,
-        30_000,
-        10_000,
-    )
+    assert (image.vcpus, image.memory, image.stop_grace) == (1, 128 * MIB, 10_000)
+    assert (image.deadline, image.expect_exit, image.init, image.ready) == (None, None, None, False)
+    assert (image.readonly, image.overlay, image.overlay_size) == (False, False, None)
+    assert (image.writable, image.network) == ((), NetworkSpec())
     assert (image.bootstrap, dict(image.build_args), image.build_target) == (None, {}, None)
     assert image.checks == ()
 
@@ -61,12 +60,15 @@ def test_every_key_is_read(checkout: Path) -> None:
             description = "d"
             kernel = "tiny"
             hostname = "Host-1"
+            init = "/lib/systemd/systemd"
             [build]
             args = { A = "1" }
             target = "final"
             [rootfs]
             size = "2GiB"
             free = "512KiB"
+            readonly = true
+            writable = ["/var/lib/x", "/srv"]
             [machine]
             vcpus = 32
             memory = "1GiB"
@@ -74,10 +76,21 @@ def test_every_key_is_read(checkout: Path) -> None:
             deadline = "1500ms"
             stop_grace = "2min"
             expect_exit = 3
+            ready = "notify"
+            [network]
+            address = ["10.0.0.2/24", "FD00:0::2/64"]
+            gateway = "10.0.0.1"
+            dns = ["10.0.0.1", "fd00::1"]
+            search = "example.org"
+            hosts = { db = "10.0.0.3", "db.example.org" = "fd00:0::3" }
+            mtu = 1400
+            mmds = true
             [[check]]
             http = { port = 8080, path = "/x?y", status = 404, contains = "no" }
             [[check]]
             log = "^ready"
+            [[check]]
+            tcp = { port = 22, starts_with = "SSH-2.0" }
             """,
         )
     ).images["web"]
@@ -89,22 +102,45 @@ def test_every_key_is_read(checkout: Path) -> None:
     assert image.checks == (
         HttpCheck(port=8080, path="/x?y", status=404, contains="no"),
         LogCheck(pattern="^ready"),
+        TcpCheck(port=22, starts_with="SSH-2.0"),
     )
+    assert (image.init, image.ready) == ("/lib/systemd/systemd", True)
+    assert (image.readonly, image.overlay) == (True, False)
+    assert image.writable == ("/var/lib/x", "/srv")
+    assert list(image.network.records()) == [
+        ("address", "10.0.0.2/24"),
+        ("address", "fd00::2/64"),
+        ("gateway", "10.0.0.1"),
+        ("dns", "10.0.0.1"),
+        ("dns", "fd00::1"),
+        ("search", "example.org"),
+        ("host", "10.0.0.3 db"),
+        ("host", "fd00::3 db.example.org"),
+        ("mtu", "1400"),
+        ("mmds", ""),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "overlay", "size"),
     [
-        ("", 0),
-        ("[[check]]\nlog = 'up'", None),
-        ("[[check]]\nlog = 'up'\n[boot]\nexpect_exit = 0", 0),
-        ("[boot]\nexpect_exit = 7", 7),
+        ("true", True, None),
+        ("false", False, None),
+        ("'16MiB'", True, 16 * MIB),
+        ("'1GiB'", True, GIB),
     ],
 )
-def test_a_program_that_nothing_is_asked_of_must_end_with_0(
-    checkout: Path, text: str, expected: int | None
+def test_an_overlay_is_in_ram_or_on_a_drive(
+    checkout: Path, text: str, overlay: bool, size: int | None
 ) -> None:
-    assert spec.load(with_image(checkout, text)).images["web"].expect_exit == expected
+    image = spec.load(with_image(checkout, f"[rootfs]\noverlay = {text}")).images["web"]
+    assert (image.overlay, image.overlay_size, image.readonly) == (overlay, size, False)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("0", 0), ("7", 7)])
+def test_an_expected_status_is_kept_as_given(checkout: Path, given: str, kept: int) -> None:
+    image = spec.load(with_image(checkout, f"[boot]\nexpect_exit = {given}")).images["web"]
+    assert image.expect_exit == kept
 
 
 def test_kernels_keep_the_order_of_fragments_and_sources(checkout: Path) -> None:
@@ -164,6 +200,37 @@ def test_a_name_with_dots_gets_a_valid_host_name(checkout: Path) -> None:
         ("[[check]]\nhttp = { port = 80, path = '/a b' }", ["check[1].http.path"]),
         ("[[check]]\nhttp = { port = 80, status = 99 }", ["check[1].http.status"]),
         ("[[check]]\nhttp = { port = 80, statu = 1 }", ["check[1].http.statu: unknown key"]),
+        ("[[check]]\ntcp = {}", ["check[1].tcp.port is missing"]),
+        ("[[check]]\ntcp = { port = 22, start = 'x' }", ["check[1].tcp.start: unknown key"]),
+        ("init = 'sbin/init'", ["init: expected", "got 'sbin/init'"]),
+        ("init = '/sbin/../init'", ["init: expected", "got '/sbin/../init'"]),
+        ("[boot]\nready = 'notify'", ["boot.ready", "an init of its own", "got 'notify'"]),
+        ("init = '/init'\n[boot]\nready = 'yes'", ["boot.ready", "got 'yes'"]),
+        ("[rootfs]\nreadonly = 1", ["rootfs.readonly: expected true or false, got 1"]),
+        ("[rootfs]\noverlay = 1", ["rootfs.overlay: expected true or a size", "got 1"]),
+        ("[rootfs]\noverlay = '8MiB'", ["rootfs.overlay", "16 at least", "got '8MiB'"]),
+        ("[rootfs]\noverlay = '16385KiB'", ["rootfs.overlay", "a whole number of MiB"]),
+        ("[rootfs]\nreadonly = true\noverlay = true", ["rootfs.overlay", "either readonly or"]),
+        ("[rootfs]\nwritable = ['/x']", ["rootfs.writable", "readonly = true", "got ['/x']"]),
+        ("[rootfs]\nreadonly = true\nwritable = ['x']", ["rootfs.writable", "got 'x'"]),
+        ("[rootfs]\nreadonly = true\nwritable = ['/']", ["rootfs.writable", "got '/'"]),
+        ("[rootfs]\nreadonly = true\nwritable = ['/a/../b']", ["rootfs.writable"]),
+        ("[network]\naddress = '10.0.0.2'", ["network.address", "10.0.0.2/24", "got '10.0.0.2'"]),
+        ("[network]\naddress = '10.0.0.2/33'", ["network.address", "got '10.0.0.2/33'"]),
+        ("[network]\naddress = '10.0.0.2/255.0.0.0'", ["network.address", "255.0.0.0'"]),
+        ("[network]\naddress = ''", ["network.address", "got ''"]),
+        ("[network]\naddress = 'fe80::1%eth0/64'", ["network.address", "got 'fe80"]),
+        ("[network]\naddress = [1]", ["network.address: expected a list of strings"]),
+        ("[network]\ngateway = 'gw'", ["network.gateway", "got 'gw'"]),
+        ("[network]\ndns = ['1.1.1.1', '1.1.1']", ["network.dns", "got '1.1.1'"]),
+        (f"[network]\ndns = {['1.1.1.1'] * 17}", ["network.dns: expected at most 16, got 17"]),
+        ("[network]\nsearch = 'a b'", ["network.search", "got 'a b'"]),
+        ("[network]\nhosts = { 'a b' = '1.1.1.1' }", ["network.hosts", "{'a b': '1.1.1.1'}"]),
+        ("[network]\nhosts = { a = 'b' }", ["network.hosts", "got {'a': 'b'}"]),
+        ("[network]\nhosts = ['a']", ["network.hosts: expected a table of strings"]),
+        ("[network]\nmtu = 67", ["network.mtu", "from 68 to 65535", "got 67"]),
+        ("[network]\nmmds = 'yes'", ["network.mmds: expected true or false"]),
+        ("[network]\nadress = 'x'", ["network.adress: unknown key (did you mean address?)"]),
         ("[bootstrap]\nsuite = 'trixie'", ["Dockerfile or a [bootstrap]", "not both"]),
         ("[bootstrap]\npackages = []", ["bootstrap.suite is missing"]),
         ("[bootstrap]\nsuite = '--x'", ["bootstrap.suite", "got '--x'"]),

@@ -15,10 +15,17 @@ from doit.exceptions import TaskFailed
 from fcbuild import tasks
 from fcbuild.errors import BuildError, SpecError, StoreError
 from fcbuild.reporter import LineReporter
+from fcbuild.store import Artifact
+from fcbuild.verify import Receipt
+from fcbuild.vmm.firecracker import Firecracker
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["build", "image=x"], ["kvm=native", "boot"], ["boot", "--mem=1", "-n", "2"]]
+    "argv",
+    [
+        *([], ["build", "image=x"], ["kvm=native", "boot"], ["boot", "--mem=1", "-n", "2"]),
+        ["boot", "instance=web-2.toml"],
+    ],
 )
 def test_known_variables_are_taken(argv: list[str]) -> None:
     tasks.check_variables(argv)
@@ -188,3 +195,32 @@ def test_a_from_that_cannot_be_is_refused_before_anything_runs(
 def test_an_image_upon_another_is_built_after_it(project: Make) -> None:
     edges = {task["name"]: task["setup"] for task in project().images()}
     assert edges == {"base": [], "tool": [], "web": ["_image:base"]}
+
+
+def receipt(**fields: Any) -> Receipt:
+    artifact = Artifact("x", "x", "f" * 64, Path(), {}, {})
+    return Receipt("web", artifact, artifact, Firecracker(Path(), "1.12.1"), "native", **fields)
+
+
+BOOTED = {"start_to_exec": 900, "start_to_init": 800, "total": 2000}
+
+
+def test_the_outcome_of_a_boot_is_a_line_for_each_thing() -> None:
+    lines = tasks.outcome(
+        receipt(
+            timings={**BOOTED, "exec_to_ready": 2345, "exec_to_healthy": 31_010},
+            checks=[{"title": "log /x/", "detail": "found: x"}],
+            exit={"code": 0, "signal": 0, "reason": "stopped"},
+        )
+    )
+    assert list(lines) == [
+        "boot      900 ms from InstanceStart to the entrypoint (800 ms to PID 1), 2000 ms in all",
+        "ready     2.3 s after exec",
+        "health    healthy after 31.0 s",
+        "check     passed: log /x/: found: x",
+        "exit      0 (stopped)",
+    ]
+
+
+def test_what_an_image_does_not_have_is_no_line() -> None:
+    assert len(list(tasks.outcome(receipt(timings=BOOTED)))) == 1

@@ -4,136 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fcbuild import instance as instances
 from fcbuild import spec, verify
-from fcbuild.errors import ApiError, BootTimeout, CheckFailed, FcBuildError, GuestExited, VmmError
-from fcbuild.spec import HttpCheck, ImageSpec, LogCheck
+from fcbuild.errors import ApiError, BootTimeout, CheckFailed, FcBuildError, GuestExited, SpecError
+from fcbuild.instance import Instance
+from fcbuild.spec import ImageSpec
 from fcbuild.store import Artifact
-from fcbuild.verify import Receipt, http_get
+from fcbuild.verify import Receipt
 from fcbuild.vmm.firecracker import Firecracker
+from fcbuild.vmm.host import Host
 from fcbuild.vmm.native import NativeHost
 from tests import fakes
-from tests.fakes import BOOT, SERVICE, Act, Step, end
+from tests.fakes import BOOT, SERVICE, STOPPED, Act, Step, end, event, health
 
 DEADLINE_S = 20.0
-CHECK = HttpCheck(port=80, path="/x", contains="Hi")
 OK = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nHi\n"
-
-Serve = Callable[[socket.socket], None]
-
-
-@pytest.fixture
-def get(short_dir: Path) -> Iterator[Callable[[Serve], tuple[bool, str]]]:
-    """Make one request to a server that does as told."""
-    threads: list[threading.Thread] = []
-
-    def get(serve: Serve) -> tuple[bool, str]:
-        ours, theirs = socket.socketpair()
-
-        def run() -> None:
-            with theirs:
-                theirs.recv(65536)
-                serve(theirs)
-
-        threads.append(threading.Thread(target=run))
-        threads[-1].start()
-        return http_get(CHECK, lambda: ours)
-
-    yield get
-    for thread in threads:
-        thread.join(DEADLINE_S)
-        assert not thread.is_alive()
-
-
-Get = Callable[[Serve], tuple[bool, str]]
-
-
-def sends(data: str) -> Serve:
-    return lambda connection: connection.sendall(data.encode("latin-1"))
-
-
-def test_the_answer_that_is_expected_passes(get: Get) -> None:
-    assert get(sends(OK)) == (True, "status 200, 3 bytes")
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (OK.replace("200", "404"), "expected status 200, got 404"),
-        (OK.replace("Hi\n", "Ho\n"), "expected a body with 'Hi', got 'Ho\\n'"),
-        ("HTTP/1.1 200 OK\r\n\r\n", "expected a body with 'Hi', got ''"),
-        ("garbage\r\n\r\n", "got no answer"),
-        ("", "got no answer"),
-        ("HTTP/1.1 abc\r\n\r\n", "got no answer"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "got no answer"),
-        ("HTTP/1.1 200 OK\r\n" + "X: y\r\n" * 200 + "\r\n", "got no answer"),
-        ("HTTP/1.1 200 OK\r\nX: " + "y" * 70_000 + "\r\n\r\n", "got no answer"),
-        (OK.replace("Hi\n", "\xff\xfe\xfd"), "got '\ufffd\ufffd\ufffd'"),
-    ],
-    ids=lambda text: text[:40],
-)
-def test_another_answer_fails_and_says_what_came(get: Get, answer: str, said: str) -> None:
-    ok, detail = get(sends(answer))
-    assert not ok
-    assert said in detail
-
-
-def drip(before: bytes, drop: bytes) -> Serve:
-    """Send a drop again and again, until nobody takes it."""
-
-    def serve(connection: socket.socket) -> None:
-        try:
-            connection.sendall(before)
-            while True:
-                connection.sendall(drop)
-                time.sleep(0.02)
-        except OSError:
-            pass
-
-    return serve
-
-
-@pytest.mark.parametrize(
-    ("before", "drop"),
-    [
-        (b"", b""),
-        (b"", b"H"),
-        (b"HTTP/1.1 200 OK\r\n", b"X"),
-        (b"HTTP/1.1 200 OK\r\n\r\n", b"Hi"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"Hi"),
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    ],
-    ids=["silence", "status", "header", "body", "counted body", "continue"],
-)
-def test_an_answer_that_does_not_end_is_given_up(
-    get: Get, monkeypatch: pytest.MonkeyPatch, before: bytes, drop: bytes
-) -> None:
-    monkeypatch.setattr(verify, "ATTEMPT_S", 0.3)
-    ok, detail = get(drip(before, drop))
-    assert not ok
-    assert "expected status 200, got no" in detail
-
-
-def test_a_large_answer_is_looked_at_in_part(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "MAX_BODY", 10)
-    assert get(sends("HTTP/1.1 200 OK\r\n\r\nHi" + "x" * 50)) == (True, "status 200, 10 bytes")
-
-
-@pytest.mark.parametrize("error", [VmmError("no port"), ConnectionRefusedError("ECONNREFUSED")])
-def test_no_connection_is_an_attempt_that_failed(error: Exception) -> None:
-    def connect() -> socket.socket:
-        raise error
-
-    assert http_get(CHECK, connect) == (False, f"expected status 200, got no answer: {error}")
 
 
 @pytest.fixture
@@ -152,19 +44,30 @@ def boot(
     """Verify an image with the stand-in; run directories are made in short_dir."""
     monkeypatch.setattr(tempfile, "tempdir", os.fspath(short_dir))
 
-    def boot(toml: str, guest: Sequence[Step], **act: Any) -> Receipt:
-        def artifact(kind: str, file: str) -> Artifact:
-            (tmp_path / file).write_bytes(b"bytes")
-            (tmp_path / file).chmod(0o444)
-            return Artifact(kind, "tool", kind * 4, tmp_path, {file: "d" * 64}, {})
+    def boot(
+        toml: str,
+        guest: Sequence[Step],
+        *,
+        facts: dict[str, Any] | None = None,
+        instance: Instance | None = None,
+        host: Host | None = None,
+        **act: Any,
+    ) -> Receipt:
+        def artifact(kind: str, *files: str) -> Artifact:
+            for file in files:
+                (tmp_path / file).write_bytes(b"bytes")
+                (tmp_path / file).chmod(0o444)
+            digests = dict.fromkeys(files, "d" * 64)
+            return Artifact(kind, "tool", kind * 4, tmp_path, digests, facts or {})
 
         return verify.verify(
             image(toml),
             kernel=artifact("kernel", "vmlinux"),
-            rootfs=artifact("rootfs", "rootfs.ext4"),
-            host=NativeHost(),
+            rootfs=artifact("rootfs", "rootfs.ext4", "overlay.ext4"),
+            host=host or NativeHost(),
             firecracker=Firecracker(fakes.install(tmp_path, Act(guest=guest, **act)), "1.12.1"),
             receipt_path=tmp_path / "receipts" / "tool.json",
+            instance=instance,
         )
 
     return boot
@@ -180,7 +83,7 @@ def written(tmp_path: Path) -> Any:
 
 def test_a_service_that_holds_its_checks(boot: Boot, tmp_path: Path, short_dir: Path) -> None:
     toml = "[[check]]\nhttp = { port = 80, contains = 'Hi' }\n[[check]]\nlog = 'rea.y'\n"
-    guest = [*SERVICE[:3], ["print", "one\nready\n"], *SERVICE[3:-4], *end(stdout=10)]
+    guest = [*BOOT, ["print", "one\nready\n"], *STOPPED[:2], *end(stdout=10)]
     boot(toml, guest, http={"80": OK})
     receipt = written(tmp_path)
     assert (receipt["schema"], receipt["image"], receipt["ok"], receipt["error"]) == (
@@ -218,13 +121,16 @@ def test_a_program_that_ends_as_expected(boot: Boot, tmp_path: Path, short_dir: 
 
 def test_a_check_is_repeated_until_it_holds(boot: Boot, tmp_path: Path) -> None:
     toml = "[[check]]\nlog = 'ready'\n"
-    guest = [*BOOT, ["print", "no\n"], ["sleep", 0.2], ["print", "ready\n"], *SERVICE[3:]]
+    guest = [*BOOT, ["print", "no\n"], ["sleep", 0.2], ["print", "ready\n"], *STOPPED]
     boot(toml, guest)
     assert written(tmp_path)["checks"][0]["ok"]
 
 
 LOG = "[boot]\ndeadline = '{}'\n[[check]]\nlog = 'never'\n"
 HTTP = "[boot]\ndeadline = '{}'\n[[check]]\nhttp = {{ port = 80 }}\n"
+TCP = "[boot]\ndeadline = '400ms'\n[[check]]\ntcp = { port = 22, starts_with = 'SSH' }\n"
+INIT = "init = '/sbin/init'\n[boot]\n"
+HEALTH = {"facts": {"health": True}}
 LONG, SHORT = "20s", "400ms"
 
 
@@ -252,13 +158,72 @@ LONG, SHORT = "20s", "400ms"
             [*BOOT, *end(code=3)],
             {},
             CheckFailed,
-            "expected the program to end with status 0, got 3",
+            "expected the program to end with status 0, got status 3",
+        ),
+        (
+            "[machine]\nmemory = '64MiB'\n",
+            [*BOOT, *end(code=137, signal=9, oom=True)],
+            {},
+            CheckFailed,
+            "got status 137 (out of memory)",
+        ),
+        (
+            LOG.format(LONG),
+            [*BOOT, *end(code=137, signal=9, oom=True)],
+            {},
+            CheckFailed,
+            "before the program ended with status 137 (out of memory): log /never/",
+        ),
+        (TCP, SERVICE, {}, CheckFailed, "tcp :22 -> 'SSH': got no connection: ECONNREFUSED"),
+        (
+            "",
+            [*BOOT, health("unhealthy", 3, code=1, output="no db\n"), ["hang"]],
+            HEALTH,
+            CheckFailed,
+            "tool is unhealthy, 3 failed in a row; the last check ended with status 1\n  | no db",
+        ),
+        (
+            f"[boot]\ndeadline = '{SHORT}'\n",
+            [*BOOT, health("starting"), ["hang"]],
+            HEALTH,
+            BootTimeout,
+            "not healthy in time: starting",
+        ),
+        (
+            INIT + f"ready = 'notify'\ndeadline = '{SHORT}'\n",
+            SERVICE,
+            {},
+            BootTimeout,
+            "no 'ready' event came in time",
+        ),
+        (
+            INIT + "stop_grace = '3s'\n",
+            [*BOOT, *STOPPED[:2], *end(code=137, signal=9)],
+            {},
+            CheckFailed,
+            "tool: /sbin/init did not shut down within 3 s",
         ),
         ("", [*BOOT[:1], ["leave", 0]], {}, GuestExited, "the VM ended while waiting"),
         (f"[boot]\ndeadline = '{SHORT}'\n", [["hang"]], {}, BootTimeout, "no 'exec' event"),
         ("", [], {"refuse": {"/vsock": "no vsock"}}, ApiError, "no vsock"),
     ],
-    ids=["log", "log at end", "http", "refused", "exit", "early", "timeout", "api"],
+    ids=[
+        "log",
+        "log at end",
+        "http",
+        "refused",
+        "exit",
+        "job memory",
+        "memory",
+        "tcp",
+        "unhealthy",
+        "not healthy",
+        "not ready",
+        "no shutdown",
+        "early",
+        "timeout",
+        "api",
+    ],
 )
 def test_a_failure_is_told_and_its_evidence_is_kept(
     boot: Boot,
@@ -285,7 +250,7 @@ def test_a_failure_is_told_and_its_evidence_is_kept(
 def test_a_service_that_ends_by_itself_must_end_well(boot: Boot, tmp_path: Path) -> None:
     toml = "[[check]]\nlog = 'ready'\n"
     guest = [*BOOT, ["print", "ready\n"], *end(code=2, stdout=6)]
-    with pytest.raises(CheckFailed, match="expected the program to end with status 0, got 2"):
+    with pytest.raises(CheckFailed, match="end with status 0, got status 2"):
         boot(toml, guest)
     assert not written(tmp_path)["ok"]
 
@@ -314,19 +279,177 @@ def test_a_new_receipt_replaces_the_old(boot: Boot, tmp_path: Path) -> None:
     assert not written(tmp_path)["ok"]
 
 
-def test_the_disk_is_a_private_copy(tmp_path: Path) -> None:
-    source, copy = tmp_path / "source", tmp_path / "copy"
-    with source.open("wb") as file:
-        file.truncate(8 << 20)
-        file.write(b"head")
-    source.chmod(0o444)
-    verify.copy_disk(source, copy)
-    assert copy.stat().st_mode & 0o777 == 0o600
-    assert copy.read_bytes() == source.read_bytes()
-    copy.write_bytes(b"changed")
-    assert source.stat().st_size == 8 << 20
+def test_a_healthy_image_is_a_service(boot: Boot, tmp_path: Path) -> None:
+    steps = [*BOOT, health("starting"), health("healthy", code=0, output="fine"), *STOPPED]
+    boot("", steps, facts={"health": True, "health_ms": 1000})
+    receipt = written(tmp_path)
+    assert receipt["health"] == {"status": "healthy", "failing": 0, "code": 0, "output": "fine"}
+    assert receipt["exit"]["reason"] == "stopped"
+    assert receipt["timings_ms"]["exec_to_healthy"] >= 0
+    assert "exec_to_ready" not in receipt["timings_ms"]
 
 
-def test_checks_read_as_people_say_them() -> None:
-    assert str(CHECK) == "http :80/x -> 200 and a body with 'Hi'"
-    assert str(LogCheck(pattern="a")) == "log /a/"
+def test_checks_wait_until_the_image_is_healthy(boot: Boot, tmp_path: Path) -> None:
+    """What is printed before is still found."""
+    toml = "[[check]]\nlog = 'early'\n"
+    steps = [*BOOT, ["print", "early\n"], ["sleep", 0.2], health("healthy", code=0), *STOPPED]
+    boot(toml, steps, facts={"health": True})
+    times = written(tmp_path)["timings_ms"]
+    assert times["start_to_first_check"] >= times["exec_to_healthy"] >= 100
+
+
+def test_a_job_is_not_asked_for_its_health(boot: Boot, tmp_path: Path) -> None:
+    boot("[boot]\nexpect_exit = 0\n", [*BOOT, health("starting"), *end()], facts={"health": True})
+    assert written(tmp_path)["health"]["status"] == "starting"
+
+
+def test_an_init_that_is_ready_is_a_service(boot: Boot, tmp_path: Path) -> None:
+    boot(INIT + "ready = 'notify'\n", [*BOOT, ["sleep", 0.1], event("ready"), *STOPPED])
+    receipt = written(tmp_path)
+    assert receipt["exit"]["reason"] == "stopped"
+    assert receipt["timings_ms"]["exec_to_ready"] >= 50
+
+
+def test_a_server_that_greets_passes(boot: Boot, tmp_path: Path) -> None:
+    boot(TCP, SERVICE, greets={"22": "SSH-2.0-x\r\n"})
+    (check,) = written(tmp_path)["checks"]
+    assert check["tcp"] == {"port": 22, "starts_with": "SSH"}
+    assert check["detail"] == "got 'SSH'"
+
+
+def test_out_of_memory_is_a_reason_of_its_own(boot: Boot, tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed) as caught:
+        boot("[machine]\nmemory = '64MiB'\n", [*BOOT, *end(code=137, signal=9, oom=True)])
+    assert "64 MiB" in str(caught.value.hint)
+    assert written(tmp_path)["exit"] == {"code": 137, "signal": 9, "reason": "out of memory"}
+
+
+def test_what_a_found_line_holds_is_made_printable(boot: Boot, tmp_path: Path) -> None:
+    steps = [*BOOT, ["print", "ready \x1b[2J\x07now\n"], *STOPPED]
+    boot("[[check]]\nlog = 'ready'\n", steps)
+    assert written(tmp_path)["checks"][0]["detail"] == "found: ready [2Jnow"
+
+
+@pytest.mark.parametrize(
+    ("toml", "health", "expected"),
+    [
+        ("", False, 0),
+        ("", True, None),
+        ("[[check]]\nlog = 'x'\n", False, None),
+        ("init = '/sbin/init'\n", False, None),
+        ("[boot]\nexpect_exit = 3\n", False, 3),
+        ("[boot]\nexpect_exit = 3\n[[check]]\nlog = 'x'\n", True, 3),
+    ],
+)
+def test_a_program_that_nothing_is_asked_of_ends_by_itself(
+    image: Any, toml: str, health: bool, expected: int | None
+) -> None:
+    assert verify.expected_exit(image(toml), health=health) == expected
+
+
+@pytest.mark.parametrize(
+    ("toml", "health_ms", "factor", "seconds"),
+    [
+        ("", 0, 1, 30),
+        ("", 0, 5, 150),
+        ("", 9500, 1, 39.5),
+        ("", 9500, 5, 159.5),
+        ("[boot]\ndeadline = '2s'\n", 9500, 1, 2),
+        ("[boot]\ndeadline = '2s'\n", 9500, 5, 10),
+    ],
+)
+def test_the_deadline_has_room_for_the_health_check(
+    image: Any, toml: str, health_ms: int, factor: int, seconds: float
+) -> None:
+    assert verify.seconds_for(image(toml), health_ms=health_ms, factor=factor) == seconds
+
+
+def instance(tmp_path: Path, toml: str) -> Instance:
+    (tmp_path / "web.toml").write_text(toml)
+    return instances.load(tmp_path / "web.toml")
+
+
+SECRET = """
+    hostname = "web-2"
+    [env]
+    DB_PASSWORD = "hunter2"
+    [[file]]
+    path = "/etc/token"
+    content = "hunter2"
+"""
+
+
+def test_an_instance_reaches_the_guest_and_only_its_names_the_receipt(
+    boot: Boot, tmp_path: Path, short_dir: Path
+) -> None:
+    seen = tmp_path / "seen"
+    steps = [*BOOT, ["keep_drive", "config", str(seen)], *end()]
+    boot("", steps, instance=instance(tmp_path, SECRET))
+    drive = seen.read_bytes()
+    assert drive.startswith(b"fcbuild-instance 2\nhostname 5\nweb-2\n")
+    assert b"DB_PASSWORD=hunter2" in drive
+    assert json.loads(seen.with_suffix(".mode").read_text()) == [0o600, 0o700]
+    assert not list(short_dir.iterdir())
+    text = (tmp_path / "receipts" / "tool.json").read_text()
+    assert "hunter2" not in text
+    assert json.loads(text)["instance"] == ["hostname", "env DB_PASSWORD", "file /etc/token"]
+
+
+def test_a_kept_run_directory_holds_no_value_of_the_instance(
+    boot: Boot, tmp_path: Path, short_dir: Path
+) -> None:
+    with pytest.raises(CheckFailed) as caught:
+        boot("[boot]\nexpect_exit = 1\n", [*BOOT, *end()], instance=instance(tmp_path, SECRET))
+    (run_dir,) = short_dir.iterdir()
+    left = {path.name for path in run_dir.iterdir()}
+    assert not [name for name in left if name.endswith((".drive", ".ext4"))]
+    assert {"console.log", "output.log"} <= left
+    held = "".join(
+        p.read_text() for p in run_dir.iterdir() if p.is_file() and p.name != "calls.jsonl"
+    )
+    assert "hunter2" not in held + str(caught.value) + repr(caught.value.__dict__)
+
+
+def test_without_an_instance_the_disk_is_kept_as_evidence(boot: Boot, short_dir: Path) -> None:
+    with pytest.raises(CheckFailed):
+        boot("[boot]\nexpect_exit = 1\n", [*BOOT, *end()])
+    (run_dir,) = short_dir.iterdir()
+    assert (run_dir / "rootfs.ext4").exists()
+
+
+def test_an_instance_that_does_not_go_with_the_image_boots_nothing(
+    boot: Boot, tmp_path: Path, short_dir: Path
+) -> None:
+    other = instance(tmp_path, "[authorized_keys]\nrot = ['ssh-ed25519 AAAA']\n")
+    with pytest.raises(SpecError, match=r"no user 'rot' in the image \(did you mean root\?\)"):
+        boot("", [*BOOT, *end()], instance=other, facts={"users": {"root": [0, 0, "/root"]}})
+    assert not list(short_dir.iterdir())
+    assert not (tmp_path / "receipts").exists()
+
+
+@pytest.mark.parametrize("toml", ["[rootfs]\nreadonly = true\n", "[rootfs]\noverlay = true\n"])
+def test_a_shared_root_is_booted_from_the_store(
+    boot: Boot, tmp_path: Path, short_dir: Path, toml: str
+) -> None:
+    boot(toml, [*BOOT, ["keep_calls", str(tmp_path / "calls")], *end()])
+    drives = drives_of(tmp_path / "calls")
+    assert drives == {"rootfs": (str(tmp_path / "rootfs.ext4"), True)}
+
+
+def test_an_overlay_drive_is_a_private_copy(boot: Boot, tmp_path: Path) -> None:
+    toml = "[rootfs]\noverlay = '64MiB'\n"
+    boot(toml, [*BOOT, ["keep_calls", str(tmp_path / "calls")], *end()])
+    drives = drives_of(tmp_path / "calls")
+    assert drives["rootfs"] == (str(tmp_path / "rootfs.ext4"), True)
+    path, read_only = drives["overlay"]
+    assert not read_only
+    assert Path(path).name == "overlay.ext4" and Path(path).parent != tmp_path
+
+
+def drives_of(calls: Path) -> dict[str, tuple[str, bool]]:
+    bodies = [json.loads(line)[1] for line in calls.read_text().splitlines()]
+    return {
+        body["drive_id"]: (body["path_on_host"], body["is_read_only"])
+        for body in bodies
+        if "drive_id" in body
+    }
