@@ -29,7 +29,9 @@ def parse(document: bytes) -> tuple[str, list[Record]]:
         value, at = document[start : start + length], start + length + 1
         if document[at - 1 : at] != b"\n":
             break
-        if head[1] == b"end" and not value and at == len(document):
+        if head[1] == b"end":
+            if value or at != len(document):
+                break
             return line.decode("ascii", "replace"), records
         records.append((head[1].decode(), value))
     raise ValueError(f"damaged at byte {min(at, len(document))}")

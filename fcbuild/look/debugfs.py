@@ -28,7 +28,8 @@ _ROOT = 2  # the number of the root directory's inode
 _MAX_LINE = 4096
 _NAME = "utf-8", "surrogateescape"
 
-_LISTED = re.compile(rb"/(\d+)/[0-7]{6}/\d+/\d+/([^/]*)/\d*/\n")
+# Owners come as signed numbers.
+_LISTED = re.compile(rb"/(\d+)/[0-7]{6}/-?\d+/-?\d+/([^/]*)/\d*/\n")
 _LOCATED = re.compile(
     rb"debugfs: imap <(\d+)>\nInode \1 is part of block group \d+\n"
     rb"\tlocated at block (\d+), offset 0x([0-9a-f]+)\n"
@@ -63,7 +64,7 @@ class DebugfsReader:
         header = (self._scratch / "super").read_text("utf-8", "replace")
 
         def number(label: str) -> int:
-            found = re.search(rf"^{label}: +(\d+)$", header, re.MULTILINE)
+            found = re.search(rf"^{label}:\s+(\d+)$", header, re.MULTILINE)
             if found is None:
                 raise ImageError(f"{self._image}: debugfs does not tell its {label.lower()}")
             return int(found[1])

@@ -256,7 +256,8 @@ def _boot_lines(key: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterato
         yield f"~ {key}: {visible(old[0])} -> {visible(new[0])}"
         return
     gone, come = Counter(old) - Counter(new), Counter(new) - Counter(old)
-    yield from (f"- {key}: {visible(value)}" for value in gone.elements())
-    yield from (f"+ {key}: {visible(value)}" for value in come.elements())
+    for sign, values in (("-", gone), ("+", come)):
+        for value in values.elements():
+            yield f"{sign} {key}: {visible(value)}" if value else f"{sign} {key}"
     if not gone and not come:
         yield f"~ {key}: in another order"

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import IO
 
 from fcbuild.errors import ImageError
@@ -169,14 +170,16 @@ def _acl(stored: bytes) -> bytes:
 
 def content(inode: Inode, disk: IO[bytes]) -> Iterator[bytes]:
     """Yield a file's bytes from its disk, holes as zeros, in pieces of at most 1 MiB."""
-    at = 0
-    for first, place, count in (*inode.extents(partial(read_block, disk)), (_END, 0, 0)):
-        start = min(first * BLOCK, inode.size)
-        if start < at:
+    at, following = 0, 0  # in bytes, and in blocks
+    for first, place, count in chain(inode.extents(partial(read_block, disk)), [(_END, 0, 1)]):
+        # In order, or a tree that leads to itself would have no end.
+        if first < following or count == 0:
             raise ImageError("a file whose extents are out of order")
+        following = first + count
+        start = min(first * BLOCK, inode.size)
         for offset in range(at, start, PIECE):
             yield bytes(min(PIECE, start - offset))
-        at = min(start + count * BLOCK, inode.size)
+        at = min(following * BLOCK, inode.size)
         for offset in range(start, at, PIECE):
             yield read_at(disk, place * BLOCK + offset - start, min(PIECE, at - offset))
 

@@ -47,10 +47,7 @@ def plural(number: int, one: str, many: str = "") -> str:
 
 def when(mtime: int) -> str:
     """Return a time as people read it, in UTC."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(mtime))
-    except (OverflowError, ValueError):
-        return str(mtime)
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(mtime))
 
 
 def listing(entries: list[Entry], tree: Tree) -> list[str]:
