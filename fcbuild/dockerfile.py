@@ -8,7 +8,7 @@ asks for, `fcbuild/NAME:FINGERPRINT`. Every other reference goes to the engine a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 LOCAL = "fcbuild/"  # the namespace of our own images
@@ -63,6 +63,33 @@ def references(text: str, build_args: Mapping[str, str]) -> list[Reference]:
                         Reference(name, start + flag.start(group), start + flag.end(group))
                     )
     return found
+
+
+def line_of(text: str, instructions: Collection[str], target: str | None) -> int | None:
+    """Return the line of the last of these instructions that counts for the image that is built.
+
+    The target's stage is searched, or else the last one, and those that it is FROM. None when there
+    is none: what the image says comes from its base.
+    """
+    stages: list[tuple[str, str, int | None]] = []  # name, FROM, line
+    for start, instruction in _instructions(text):
+        words = instruction.split(None, 1)
+        if match := _FROM.match(instruction):
+            stages.append(((match[2] or "").lower(), match[1].lower(), None))
+        elif stages and words and words[0].upper() in instructions:
+            name, upon, _ = stages[-1]
+            stages[-1] = (name, upon, text.count("\n", 0, start) + 1)
+    names = [name for name, _, _ in stages]
+    at = len(stages) - 1
+    if target is not None:
+        wanted = target.lower()
+        at = names.index(wanted) if wanted in names else int(target) if target.isdigit() else -1
+    while 0 <= at < len(stages):
+        _, upon, line = stages[at]
+        if line is not None:
+            return line
+        at = names.index(upon, 0, at) if upon in names[:at] else -1
+    return None
 
 
 def pin(text: str, build_args: Mapping[str, str], pinned: Callable[[str], str]) -> str:

@@ -31,7 +31,7 @@ SCHEMA: Mapping[Kind, int] = {
     "kernel": 1,
     "init": 1,
     "agent": 1,
-    "rootfs": 1,
+    "rootfs": 2,
 }
 
 BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md

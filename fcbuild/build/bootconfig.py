@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from fcbuild.build import health
 from fcbuild.build.engine import ImageConfig
+from fcbuild.build.health import Health
 from fcbuild.errors import BuildError
+from fcbuild.network import NetworkSpec
 from fcbuild.plan import BOOT_CONTRACT
+from fcbuild.spec import ImageSpec
 
 # Limits of the boot contract.
 MAX_BYTES = 262_144
@@ -22,8 +26,16 @@ MAX_RECORDS = 4096
 MAX_ID = 4294967294
 
 DEFAULT_STOP_SIGNAL = int(signal.SIGTERM)
+# What an init takes for Ctrl-Alt-Del, and answers with a reboot.
+INIT_STOP_SIGNAL = int(signal.SIGINT)
 
-_NUMBER = re.compile(r"[0-9]+")  # str.isdigit takes more
+# The engine's, where the image has none.
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Names the place in the Dockerfile of the last of these instructions.
+Where = Callable[..., str]
+
+_NUMBER = re.compile(r"[0-9]{1,10}")  # str.isdigit takes more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +50,11 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class BootConfig:
-    """One field for each key of the boot contract. stop_grace in ms."""
+    """One field for each key of the boot contract.
+
+    stop_grace in ms. handover: argv is the image's own init. root: "read-only", "overlay", or None
+    for one that is written to. writable: directories to be writable on a read-only root.
+    """
 
     argv: tuple[str, ...]
     env: tuple[str, ...]
@@ -47,6 +63,16 @@ class BootConfig:
     hostname: str
     stop_signal: int
     stop_grace: int
+    handover: bool
+    root: str | None
+    writable: tuple[str, ...]
+    health: Health | None
+    network: NetworkSpec
+
+    @property
+    def path(self) -> str:
+        """Where a program without a slash in its name is searched for."""
+        return dict(item.split("=", 1) for item in self.env).get("PATH") or DEFAULT_PATH
 
     def render(self) -> bytes:
         """Return the document. Raises BuildError when it is over the contract's limits."""
@@ -74,31 +100,63 @@ class BootConfig:
         yield "hostname", self.hostname
         yield "stop-signal", str(self.stop_signal)
         yield "stop-grace-ms", str(self.stop_grace)
+        if self.handover:
+            yield "handover", ""
+        if self.root:
+            yield "root", self.root
+        yield from (("writable", value) for value in self.writable)
+        if self.health:
+            yield from self.health.records()
+        yield from self.network.records()
 
 
 def compose(
-    image: ImageConfig, *, passwd: str, group: str, hostname: str, stop_grace: int, where: str
+    image: ImageConfig,
+    spec: ImageSpec,
+    *,
+    passwd: str,
+    group: str,
+    writable: tuple[str, ...],
+    where: Where,
 ) -> BootConfig:
     """Make the boot config of an image; passwd and group are the texts of its files, "" if none.
 
-    Raises BuildError for what cannot run: no program, an unknown user, a bad STOPSIGNAL.
+    writable: absolute paths, for a read-only root. Raises BuildError for what cannot run: no
+    program, an unknown user, a bad STOPSIGNAL or HEALTHCHECK.
     """
-    argv = (*image.entrypoint, *image.cmd)
+    argv = (spec.init,) if spec.init else (*image.entrypoint, *image.cmd)
     if not argv:
         raise BuildError(
-            f"{where}: the image has neither ENTRYPOINT nor CMD: there is nothing to run",
+            f"{where()}: the image has neither ENTRYPOINT nor CMD: there is nothing to run",
             hint='add CMD ["program", "argument"] to its Dockerfile',
         )
-    identity = identify(image.user, passwd, group, where)
+    identity = identify("" if spec.init else image.user, passwd, group, where("USER"))
+    stop_signal = _signal(image.stop_signal, where("STOPSIGNAL"))
+    check = health.read(image.healthcheck, image.labels, image.shell, where("HEALTHCHECK"))
     return BootConfig(
         argv=argv,
-        env=_environment(image.env, identity),
+        env=_environment(image.env, spec.hostname, identity.home, where("ENV")),
         workdir=image.workdir if image.workdir.startswith("/") else f"/{image.workdir}",
         identity=identity,
-        hostname=hostname,
-        stop_signal=_signal(image.stop_signal, where),
-        stop_grace=stop_grace,
+        hostname=spec.hostname,
+        stop_signal=INIT_STOP_SIGNAL if spec.init else stop_signal,
+        stop_grace=spec.stop_grace,
+        handover=spec.init is not None,
+        root="read-only" if spec.readonly else "overlay" if spec.overlay else None,
+        writable=writable,
+        # With an init of its own, the image's services are that init's to look after.
+        health=None if spec.init else check,
+        network=spec.network,
     )
+
+
+def users(passwd: str, limit: int) -> dict[str, tuple[int, int, str]]:
+    """Return uid, gid and home of the first users of a passwd file, by name."""
+    found: dict[str, tuple[int, int, str]] = {}
+    for name, _, uid, gid, _, home, _ in _entries(passwd, 7):
+        if len(found) < limit and max(int(uid), int(gid)) <= MAX_ID:
+            found.setdefault(name, (int(uid), int(gid), home))
+    return found
 
 
 def identify(user: str, passwd: str, group: str, where: str) -> Identity:
@@ -148,9 +206,25 @@ def _entries(text: str, fields: int) -> Iterator[list[str]]:
             yield parts
 
 
-def _environment(env: tuple[str, ...], identity: Identity) -> tuple[str, ...]:
-    names = {item.partition("=")[0] for item in env}
-    return env if "HOME" in names else (*env, f"HOME={identity.home}")
+def _environment(image: tuple[str, ...], hostname: str, home: str, where: str) -> tuple[str, ...]:
+    """Return the environment as the engine makes it.
+
+    PATH and HOSTNAME stand first, then the image's own in its order, each replacing one of the
+    same name in its place; a name without a value takes the engine's away. HOME is the user's
+    unless the image has one that is not empty.
+    """
+    engines = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    env = dict(engines)
+    for item in image:
+        name, assigned, value = item.partition("=")
+        if not name:
+            raise BuildError(f"{where}: ENV {item!r} has no name")
+        if assigned:
+            env[name] = value
+        elif name in engines:
+            env.pop(name, None)
+    env["HOME"] = env.get("HOME") or home
+    return tuple(f"{name}={value}" for name, value in env.items())
 
 
 def _signal(name: str, where: str) -> int:

@@ -13,7 +13,7 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -36,7 +36,10 @@ LABEL = "fcbuild"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """What an image says about how it wants to run, as the engine reports it."""
+    """What an image says about how it wants to run, as the engine reports it.
+
+    healthcheck: the engine's own object, None when the image has none. shell: of CMD-SHELL.
+    """
 
     entrypoint: tuple[str, ...]
     cmd: tuple[str, ...]
@@ -44,6 +47,10 @@ class ImageConfig:
     workdir: str
     user: str
     stop_signal: str
+    volumes: tuple[str, ...] = ()
+    healthcheck: Mapping[str, Any] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    shell: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -188,6 +195,10 @@ class Docker:
             workdir=found.get("WorkingDir") or "/",
             user=found.get("User") or "",
             stop_signal=found.get("StopSignal") or "",
+            volumes=tuple(sorted(found.get("Volumes") or ())),
+            healthcheck=found.get("Healthcheck"),
+            labels=dict(found.get("Labels") or {}),
+            shell=tuple(found.get("Shell") or ()),
         )
 
     def run(

@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import io
+import os
+import posixpath
 import tarfile
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fcbuild import progress
-from fcbuild.build import bootconfig, ext4
-from fcbuild.build.engine import Engine
-from fcbuild.context import EPOCH
-from fcbuild.errors import BuildError
-from fcbuild.plan import Recipe
+from fcbuild import dockerfile, progress
+from fcbuild.build import bootconfig, entrypoint, ext4, health
+from fcbuild.build.archive import OURS, Archive
+from fcbuild.build.bootconfig import BootConfig, Where
+from fcbuild.build.engine import Engine, ImageConfig
+from fcbuild.build.tree import MOUNTED, Tree
+from fcbuild.errors import BuildError, CommandFailed
+from fcbuild.plan import Recipe, read_dockerfile
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Stage
 from fcbuild.tables import MIB
 
 EXT4 = "rootfs.ext4"
-OURS = ".fcbuild"  # the directory of the boot contract, at the root
 
 # Mount points that PID 1 needs: made here, so that a read-only root has them too.
-_MOUNT_POINTS = {"dev": 0o755, "proc": 0o755, "run": 0o755, "sys": 0o755, "tmp": 0o1777}
+_MOUNT_POINTS = {"/dev": 0o755, "/proc": 0o755, "/run": 0o755, "/sys": 0o755, "/tmp": 0o1777}
+# What PID 1 fills in at boot.
+_PLACEHOLDERS = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+# Writable on a read-only root without a word about it.
+_WRITABLE = ("run", "tmp", "var/tmp")
 
 _MAX_TEXT = 4 * MIB  # an /etc/passwd larger than this is none
-_WATCHED = {"etc/passwd", "etc/group"}
-
-# mke2fs reads these from a tar; others it drops without a word.
-_KEPT_XATTRS = {"SCHILY.xattr.security.capability", "LIBARCHIVE.xattr.security.capability"}
-
-
-@dataclass
-class _Files:
-    """What one pass over the headers of a root filesystem's tar finds."""
-
-    content: ext4.Content = field(default_factory=ext4.Content)
-    texts: dict[str, str] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
-    top: set[str] = field(default_factory=set)  # names directly below the root
-    end: int = 0  # offset of the end-of-archive marker
+_MAX_USERS = 1000  # in the artifact's facts
+_SHOWN = 10  # names in a warning
 
 
 def build(
@@ -53,81 +47,150 @@ def build(
 ) -> None:
     """Make rootfs.ext4 from the engine's image. Raises BuildError, CommandFailed."""
     tar = stage.scratch / "rootfs.tar"
-    with progress.step(f"{recipe}: packing {image}"):
-        with tar.open("wb") as out:
-            engine.export(image, out, log=stage.log, log_path=stage.log_path)
-        files = _scan(tar)
+    says = engine.config(image)
+    where = _where(spec)
+    with progress.step(f"{recipe}: packing {image}"), Archive(tar) as archive:
+        _export(engine, image, archive, stage)
+        passwd = archive.tree.text("/etc/passwd", _MAX_TEXT)
+        volumes = _volumes(says, where("VOLUME"))
         config = bootconfig.compose(
-            engine.config(image),
-            passwd=files.texts.get("etc/passwd", ""),
-            group=files.texts.get("etc/group", ""),
-            hostname=spec.hostname,
-            stop_grace=spec.stop_grace,
-            where=f"images/{spec.name}/Dockerfile",
+            says,
+            spec,
+            passwd=passwd,
+            group=archive.tree.text("/etc/group", _MAX_TEXT),
+            writable=_writable(archive.tree, [*spec.writable, *volumes]) if spec.readonly else (),
+            where=where,
         )
-        _append(tar, files, init.read_bytes(), config.render())
-        size = spec.size or ext4.size_for(files.content, spec.free)
+        _check_programs(config, archive.tree, volumes, spec, where)
+        furnish(archive, [config.workdir, *volumes, *spec.writable])
+        archive.directory(OURS)
+        archive.directory(f"{OURS}/root", 0o700)
+        archive.directory(f"{OURS}/rw", 0o700)
+        archive.file(f"{OURS}/init", 0o755, init.read_bytes())
+        archive.file(f"{OURS}/boot", 0o600, config.render())
+        archive.finish()
+        size = spec.size or ext4.size_for(archive.content, spec.free)
         ext4.pack(
             EXT4,
             tar,
             size=size,
-            content=files.content,
+            content=archive.content,
+            xattrs=archive.xattrs,
             seed=recipe.fingerprint,
+            overlay=spec.overlay_size,
             engine=engine,
             toolchain=toolchain,
             stage=stage,
         )
-    for name in files.dropped:
-        progress.say(f"warning: {spec.name}: extended attributes of {name} are not carried over")
+    _warn(spec, says, archive)
     stage.facts["size"] = size
-    stage.facts["content"] = files.content.data
+    stage.facts["content"] = archive.content.data
     stage.facts["argv"] = list(config.argv)
+    stage.facts["health"] = config.health is not None
+    stage.facts["users"] = bootconfig.users(passwd, _MAX_USERS)
 
 
-def _scan(tar: Path) -> _Files:
-    """Read the headers of the tar; file contents are skipped, so this costs little."""
-    found = _Files()
-    with tarfile.open(tar, mode="r:") as archive:
-        for entry in archive:
-            # Else every header of a large image stays in memory.
-            archive.members = []  # type: ignore[attr-defined]
-            name = entry.name.removeprefix("./").strip("/")
-            if name == OURS or name.startswith(f"{OURS}/"):
-                raise BuildError(
-                    f"the image has a file /{name}: /{OURS} belongs to the boot contract",
-                    hint="choose another directory in the Dockerfile",
-                )
-            found.top.add(name.partition("/")[0])
-            # A directory takes a block, a long link target too.
-            size = entry.size if entry.isreg() else ext4.BLOCK
-            found.content.add(size, int(entry.mtime))
-            if name in _WATCHED and entry.isreg() and entry.size <= _MAX_TEXT:
-                file = archive.extractfile(entry)
-                found.texts[name] = file.read().decode("utf-8", "replace") if file else ""
-            xattrs = {key for key in entry.pax_headers if ".xattr." in key}
-            if xattrs - _KEPT_XATTRS:
-                found.dropped.append(f"/{name}")
-        found.end = archive.offset
-    return found
+def furnish(archive: Archive, directories: Iterable[str]) -> None:
+    """Add what the image lacks of mount points, of these directories and of what PID 1 fills in.
+
+    Raises BuildError where a file of the image is in the way.
+    """
+    for path, mode in [*_MOUNT_POINTS.items(), *((path, 0o755) for path in directories)]:
+        *parents, last = [*archive.tree.missing(path)] or [""]
+        for name in parents:
+            archive.directory(name)
+        if last:
+            archive.directory(last, mode)
+    for path in _PLACEHOLDERS:
+        parent = posixpath.dirname(path)
+        for name in archive.tree.missing(parent):
+            archive.directory(name)
+        name = posixpath.join(archive.tree.resolve(parent) or "", posixpath.basename(path))
+        if name not in archive.tree.nodes:  # a link is one, wherever it leads
+            archive.file(name, 0o644, b"")
 
 
-def _append(tar: Path, files: _Files, init: bytes, boot: bytes) -> None:
-    """Add PID 1 and the boot config behind the image's own files."""
-    missing = {name: mode for name, mode in _MOUNT_POINTS.items() if name not in files.top}
-    added: list[tuple[str, int, bytes | None]] = [
-        *((name, mode, None) for name, mode in missing.items()),
-        (OURS, 0o755, None),
-        (f"{OURS}/init", 0o755, init),
-        (f"{OURS}/boot", 0o600, boot),
-    ]
-    with tar.open("r+b") as file:
-        file.truncate(files.end)
-        file.seek(0, io.SEEK_END)
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name, mode, data in added:
-                entry = tarfile.TarInfo(f"./{name}")
-                entry.mode, entry.mtime = mode, EPOCH
-                entry.type = tarfile.DIRTYPE if data is None else tarfile.REGTYPE
-                entry.size = len(data or b"")
-                archive.addfile(entry, io.BytesIO(data or b""))
-                files.content.add(max(entry.size, ext4.BLOCK), EPOCH)
+def _export(engine: Engine, image: str, archive: Archive, stage: Stage) -> None:
+    """Have the engine write the image's files to a pipe, and take them from it."""
+    reading, writing = os.pipe()
+
+    def copy() -> None:
+        with os.fdopen(reading, "rb") as source:
+            archive.copy(source)
+
+    with ThreadPoolExecutor(1) as pool:
+        copying = pool.submit(copy)
+        try:
+            with os.fdopen(writing, "wb") as sink:
+                engine.export(image, sink, log=stage.log, log_path=stage.log_path)
+        except CommandFailed:
+            # When it is us who closed the pipe, we know better why.
+            refusal = copying.exception()
+            if refusal is None or isinstance(refusal, tarfile.TarError):
+                raise
+    try:
+        copying.result()
+    except tarfile.TarError as error:
+        raise BuildError(f"the engine's tar of {image} cannot be read: {error}") from error
+    except OSError as error:
+        raise BuildError(
+            f"the files of {image} cannot be written to {stage.scratch}: {error.strerror}",
+            hint="make room there, or set FCBUILD_STORE to a directory where there is",
+        ) from error
+
+
+def _where(spec: ImageSpec) -> Where:
+    text = read_dockerfile(spec)
+
+    def where(*instructions: str) -> str:
+        line = dockerfile.line_of(text, instructions, spec.build_target)
+        return f"images/{spec.name}/Dockerfile" + (f":{line}" if line else "")
+
+    return where
+
+
+def _volumes(image: ImageConfig, where: str) -> list[str]:
+    """Return the image's VOLUMEs as absolute paths. Raises BuildError."""
+    volumes = [posixpath.normpath(f"/{volume.lstrip('/')}") for volume in image.volumes]
+    if "/" in volumes:
+        raise BuildError(f"{where}: VOLUME /: the root cannot be a volume")
+    return volumes
+
+
+def _writable(tree: Tree, paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the directories to be writable on a read-only root, each once and none in another."""
+    kept: list[str] = [*_WRITABLE]
+    names = {name for path in paths if (name := tree.resolve(path))}
+    for name in sorted(names):
+        if not any(name == top or name.startswith(f"{top}/") for top in kept):
+            kept.append(name)
+    return tuple(f"/{name}" for name in kept[len(_WRITABLE) :])
+
+
+def _check_programs(
+    config: BootConfig, tree: Tree, volumes: list[str], spec: ImageSpec, where: Where
+) -> None:
+    """Raise BuildError for a program that cannot be started; warn of such a health check."""
+    hidden = [*MOUNTED, *(name for path in volumes if (name := tree.resolve(path)))]
+    within = entrypoint.Surroundings(tree, config.path, config.workdir, hidden)
+    place = f"images/{spec.name}/image.toml: init" if spec.init else where("ENTRYPOINT", "CMD")
+    entrypoint.check(config.argv[0], within, place)
+    if config.health:
+        try:
+            entrypoint.check(config.health.argv[0], within, where("HEALTHCHECK"))
+        except BuildError as error:
+            progress.say(f"warning: the health check cannot succeed: {error.message}")
+
+
+def _warn(spec: ImageSpec, image: ImageConfig, archive: Archive) -> None:
+    if spec.init and (image.healthcheck or health.LABEL in image.labels):
+        progress.say(
+            f"warning: {spec.name}: HEALTHCHECK is not run, init = {spec.init!r} looks after "
+            "its services itself"
+        )
+    if late := archive.untimely:
+        more = f" and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
+        progress.say(
+            f"warning: {spec.name}: times before 1901 or after 2038 are cut to these: "
+            f"{', '.join(late[:_SHOWN])}{more}"
+        )

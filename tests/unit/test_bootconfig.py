@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fcbuild.build.bootconfig import MAX_BYTES, MAX_RECORDS, BootConfig, Identity, compose, identify
+from fcbuild.build.bootconfig import (
+    MAX_BYTES,
+    MAX_RECORDS,
+    BootConfig,
+    Identity,
+    compose,
+    identify,
+    users,
+)
 from fcbuild.build.engine import ImageConfig
 from fcbuild.errors import BuildError
+from fcbuild.network import NetworkSpec
+from fcbuild.spec import ImageSpec
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -36,9 +48,46 @@ IMAGE = ImageConfig(
 )
 
 
-def made(image: ImageConfig = IMAGE, passwd: str = PASSWD) -> BootConfig:
+SPEC = ImageSpec(
+    name="web",
+    directory=Path("images/web"),
+    description="",
+    kernel="6.12",
+    bootstrap=None,
+    build_args={},
+    build_target=None,
+    hostname="host",
+    init=None,
+    size=None,
+    free=0,
+    readonly=False,
+    overlay=False,
+    overlay_size=None,
+    writable=(),
+    vcpus=1,
+    memory=0,
+    network=NetworkSpec(),
+    deadline=None,
+    stop_grace=1500,
+    ready=False,
+    expect_exit=None,
+    checks=(),
+)
+DEFAULTS = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=host")
+
+
+def made(image: ImageConfig = IMAGE, spec: ImageSpec = SPEC, **fields: Any) -> BootConfig:
+    def where(*instructions: str) -> str:
+        return f"Dockerfile:{'/'.join(instructions)}"
+
+    writable = ("/a", "/b") if spec.readonly else ()
     return compose(
-        image, passwd=passwd, group=GROUP, hostname="host", stop_grace=1500, where="Dockerfile"
+        image,
+        replace(spec, **fields),
+        passwd=PASSWD,
+        group=GROUP,
+        writable=writable,
+        where=where,
     )
 
 
@@ -168,10 +217,104 @@ def test_a_stop_signal_that_is_none_is_refused(name: str) -> None:
         made(replace(IMAGE, stop_signal=name))
 
 
-def test_home_is_the_users_unless_the_image_sets_it() -> None:
-    assert made(replace(IMAGE, user="www")).env == ("A=1", "HOME=/var/www")
-    assert made(replace(IMAGE, user="www", env=("HOME=", "A=1"))).env == ("HOME=", "A=1")
-    assert made(replace(IMAGE, env=("HOMER=x",))).env == ("HOMER=x", "HOME=/root")
+PATH, HOST = DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("image", "env"),
+    [
+        ((), (PATH, HOST, "HOME=/var/www")),
+        (("A=1",), (PATH, HOST, "A=1", "HOME=/var/www")),
+        (("B=", "PATH=/x", "A==\n"), ("PATH=/x", HOST, "B=", "A==\n", "HOME=/var/www")),
+        (("HOME=/x", "A=1"), (PATH, HOST, "HOME=/x", "A=1")),
+        (("HOME=", "A=1"), (PATH, HOST, "HOME=/var/www", "A=1")),
+        (("HOMER=x", "HOSTNAME=y"), (PATH, "HOSTNAME=y", "HOMER=x", "HOME=/var/www")),
+        (("A=1", "B=1", "A=2"), (PATH, HOST, "A=2", "B=1", "HOME=/var/www")),
+        (("PATH=",), ("PATH=", HOST, "HOME=/var/www")),
+        (("PATH", "HOSTNAME", "A", "B=1"), ("B=1", "HOME=/var/www")),
+    ],
+)
+def test_the_environment_is_as_the_engine_makes_it(
+    image: tuple[str, ...], env: tuple[str, ...]
+) -> None:
+    assert made(replace(IMAGE, user="www", env=image)).env == env
+
+
+def test_a_variable_without_a_name_is_refused() -> None:
+    with pytest.raises(BuildError, match="Dockerfile:ENV: ENV '=x' has no name"):
+        made(replace(IMAGE, env=("=x",)))
+
+
+@pytest.mark.parametrize(
+    ("env", "path"),
+    [((), PATH[5:]), (("PATH=/x:",), "/x:"), (("PATH=",), PATH[5:]), (("PATH",), PATH[5:])],
+)
+def test_programs_are_searched_for_where_the_guest_does(env: tuple[str, ...], path: str) -> None:
+    assert made(replace(IMAGE, env=env)).path == path
+
+
+def test_an_init_of_the_images_own_takes_the_place_of_its_program() -> None:
+    image = replace(
+        IMAGE,
+        entrypoint=(),
+        cmd=(),
+        user="nosuch",
+        stop_signal="SIGQUIT",
+        healthcheck={"Test": ["CMD", "x"]},
+    )
+    config = made(image, init="/sbin/init")
+    assert (config.argv, config.handover, config.stop_signal) == (("/sbin/init",), True, 2)
+    assert config.identity == Identity(uid=0, gid=0, groups=(), home="/root")
+    assert config.health is None
+    assert parse(config.render())[-2:] == [("stop-grace-ms", b"1500"), ("handover", b"")]
+
+
+def test_root_health_and_network_are_written_in_the_contracts_order() -> None:
+    network = NetworkSpec(addresses=("10.0.0.2/24",), hosts=("10.0.0.3 db",), mmds=True)
+    config = made(
+        replace(IMAGE, healthcheck={"Test": ["CMD", "/c", "d"]}),
+        replace(SPEC, readonly=True, network=network),
+    )
+    records = parse(config.render())
+    assert records[records.index(("stop-grace-ms", b"1500")) + 1 :] == [
+        ("root", b"read-only"),
+        ("writable", b"/a"),
+        ("writable", b"/b"),
+        ("health", b"/c"),
+        ("health", b"d"),
+        ("health-interval-ms", b"30000"),
+        ("health-timeout-ms", b"30000"),
+        ("health-start-period-ms", b"0"),
+        ("health-start-interval-ms", b"5000"),
+        ("health-retries", b"3"),
+        ("address", b"10.0.0.2/24"),
+        ("host", b"10.0.0.3 db"),
+        ("mmds", b""),
+    ]
+    assert ("root", b"overlay") in parse(made(overlay=True).render())
+
+
+def test_a_mistake_is_named_with_its_place_in_the_dockerfile() -> None:
+    for image, place in (
+        (replace(IMAGE, user="nosuch"), "Dockerfile:USER: "),
+        (replace(IMAGE, stop_signal="x"), "Dockerfile:STOPSIGNAL: "),
+        (replace(IMAGE, healthcheck={"Test": ["x"]}), "Dockerfile:HEALTHCHECK: "),
+    ):
+        with pytest.raises(BuildError) as caught:
+            made(image)
+        assert caught.value.message.startswith(place)
+
+
+def test_users_are_counted_and_odd_lines_left_out() -> None:
+    assert users(PASSWD, 1000) == {
+        "root": (0, 0, "/root"),
+        "www": (33, 34, "/var/www"),
+        "nohome": (50, 51, ""),
+        "33": (77, 78, "/named-33"),
+    }
+    assert users(PASSWD + "root:x:1:1::/other:\n", 2).keys() == {"root", "www"}
+    assert users(PASSWD + "root:x:1:1::/other:\n", 9)["root"] == (0, 0, "/root")
+    assert users("x:x:" + "9" * 5000 + ":1:::\n", 9) == {}
 
 
 @pytest.mark.parametrize(("workdir", "expected"), [("/a", "/a"), ("a", "/a")])
@@ -194,7 +337,7 @@ def test_the_document_reads_back_as_the_contract_says() -> None:
         ("argv", "é".encode()),
         ("argv", b"bytes \xff"),
         ("argv", b"end 0\n\n"),
-        ("env", b"A=1"),
+        *(("env", item.encode()) for item in DEFAULTS),
         ("env", b"A=2"),
         ("env", b"B="),
         ("env", b"HOME=/var/www"),

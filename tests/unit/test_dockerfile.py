@@ -1,10 +1,10 @@
-"""Which images a Dockerfile builds upon, and the pinning of ours."""
+"""Which images a Dockerfile builds upon, the pinning of ours, and where an instruction stands."""
 
 from __future__ import annotations
 
 import pytest
 
-from fcbuild.dockerfile import local_name, pin, references
+from fcbuild.dockerfile import line_of, local_name, pin, references
 
 
 def names(text: str, **build_args: str) -> list[str]:
@@ -134,3 +134,52 @@ def test_pin_replaces_our_references_and_keeps_every_other_character() -> None:
 def test_pin_without_our_images_changes_nothing() -> None:
     text = "FROM alpine\nCOPY --from=busybox / /\n"
     assert pin(text, {}, lambda name: "never") == text
+
+
+STAGES = """\
+# syntax=docker/dockerfile:1
+USER before-any-stage
+FROM base AS lower
+USER one
+RUN <<EOF
+USER two
+EOF
+user \\
+  three
+FROM other AS Side
+USER side
+FROM LOWER AS upper
+CMD ["x"]
+FROM side
+ENTRYPOINT ["y"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("instructions", "target", "line"),
+    [
+        ({"USER"}, None, 11),
+        ({"USER"}, "lower", 8),
+        ({"USER"}, "upper", 8),
+        ({"USER"}, "UPPER", 8),
+        ({"USER"}, "2", 8),
+        ({"USER"}, "1", 11),
+        ({"USER"}, "nosuch", None),
+        ({"USER"}, "9", None),
+        ({"CMD"}, None, None),
+        ({"CMD"}, "upper", 13),
+        ({"ENTRYPOINT", "CMD"}, None, 15),
+        ({"USER", "CMD"}, "upper", 13),
+        (set(), None, None),
+    ],
+)
+def test_an_instruction_is_found_in_the_stage_that_is_built(
+    instructions: set[str], target: str | None, line: int | None
+) -> None:
+    assert line_of(STAGES, instructions, target) == line
+
+
+def test_an_instruction_of_a_base_has_no_line() -> None:
+    assert line_of("FROM base\n", {"USER"}, None) is None
+    assert line_of("", {"USER"}, None) is None
+    assert line_of("FROM a AS a\nUSER x\nFROM b AS b\nFROM ${WHICH}\n", {"USER"}, None) is None

@@ -1,169 +1,126 @@
-"""Root filesystems: what a scan of the image's tar finds, what is added to it, and the sizes."""
+"""Root filesystems: what is added to the image's files, and the sizes."""
 
 from __future__ import annotations
 
 import io
-import subprocess
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fcbuild.build import ext4, rootfs
-from fcbuild.context import EPOCH
+from fcbuild.build.archive import Archive
+from fcbuild.build.tree import Node, Tree
 from fcbuild.errors import BuildError
 from fcbuild.tables import MIB
 
-Entry = tuple[tarfile.TarInfo, bytes]
-
-LONG = "usr/" + "d" * 120 + "/" + "f" * 120
-PASSWD = "root:x:0:0::/root:/bin/sh\n"
-
-
-def entry(
-    name: str, data: bytes | None = None, kind: bytes = tarfile.REGTYPE, **fields: object
-) -> Entry:
-    info = tarfile.TarInfo(name)
-    info.type, info.size = kind, len(data or b"")
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info, data or b""
-
-
-def directory(name: str) -> Entry:
-    return entry(name, kind=tarfile.DIRTYPE)
-
-
-def tar(path: Path, *entries: Entry, form: int = tarfile.PAX_FORMAT) -> Path:
-    with tarfile.open(path, "w", format=form) as archive:
-        for info, data in entries:
-            archive.addfile(info, io.BytesIO(data))
-    return path
+Furnished = Callable[..., dict[str, tuple[str, int]]]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "rootfs.tar"
+def furnished(tmp_path: Path) -> Iterator[Furnished]:
+    """Furnish an image of these directories (None), files (bytes) and links (text); return what
+    was added, with its kind and mode."""
+    with Archive(tmp_path / "rootfs.tar") as archive:
+
+        def furnished(
+            files: dict[str, bytes | str | None], *directories: str
+        ) -> dict[str, tuple[str, int]]:
+            out = io.BytesIO()
+            with tarfile.open(fileobj=out, mode="w") as tar:
+                for name, data in files.items():
+                    entry = tarfile.TarInfo(name)
+                    if isinstance(data, bytes):
+                        entry.size = len(data)
+                    elif data is None:
+                        entry.type = tarfile.DIRTYPE
+                    else:
+                        entry.type, entry.linkname = tarfile.SYMTYPE, data
+                    tar.addfile(entry, io.BytesIO(data) if isinstance(data, bytes) else None)
+            archive.copy(io.BytesIO(out.getvalue()))
+            before = set(archive.tree.nodes)
+            rootfs.furnish(archive, directories)
+            return {
+                name: (node.kind, node.mode)
+                for name, node in archive.tree.nodes.items()
+                if name not in before
+            }
+
+        yield furnished
 
 
-@pytest.mark.parametrize("prefix", ["", "./", "/"])
-def test_user_databases_are_read(path: Path, prefix: str) -> None:
-    found = rootfs._scan(
-        tar(
-            path,
-            directory(f"{prefix}etc/"),
-            entry(f"{prefix}etc/passwd", PASSWD.encode()),
-            entry(f"{prefix}etc/group", b"root:x:0:\xff\n"),
-            entry(f"{prefix}srv/etc/passwd", b"not this one"),
-        )
-    )
-    assert found.texts == {"etc/passwd": PASSWD, "etc/group": "root:x:0:\ufffd\n"}
+TOP: dict[str, bytes | str | None] = dict.fromkeys(("dev", "proc", "run", "sys", "tmp", "etc"))
+PLACEHOLDERS: dict[str, bytes | str | None] = {
+    f"etc/{name}": b"" for name in ("hostname", "hosts", "resolv.conf")
+}
 
 
-def test_a_user_database_that_is_no_file_is_not_read(path: Path) -> None:
-    link = entry("etc/passwd", kind=tarfile.SYMTYPE, linkname="/proc/1/environ")
-    assert rootfs._scan(tar(path, link)).texts == {}
-
-
-@pytest.mark.parametrize("name", [".fcbuild", "./.fcbuild/", ".fcbuild/init", "/.fcbuild/boot"])
-def test_the_place_of_the_boot_contract_is_refused(path: Path, name: str) -> None:
-    with pytest.raises(BuildError, match=r"the image has a file /\.fcbuild"):
-        rootfs._scan(tar(path, directory("etc"), entry(name, b"x")))
-
-
-def test_a_name_that_only_begins_like_it_is_taken(path: Path) -> None:
-    rootfs._scan(tar(path, entry(".fcbuildx", b"x"), entry("srv/.fcbuild", b"x")))
-
-
-def test_content_is_counted_in_blocks_and_hard_links_cost_no_data(path: Path) -> None:
-    found = rootfs._scan(
-        tar(
-            path,
-            directory("bin"),
-            entry("bin/a", b"x", mtime=5),
-            entry("bin/b", b"x" * 4097, mtime=9),
-            entry("bin/empty", b"", mtime=7),
-        )
-    )
-    blocks = 1 + 1 + 2 + 0
-    assert (found.content.data, found.content.inodes) == (blocks * ext4.BLOCK, 4)
-    assert found.content.newest == 9
-
-
-def test_only_extended_attributes_that_get_lost_are_told(path: Path) -> None:
-    found = rootfs._scan(
-        tar(
-            path,
-            entry("kept", pax_headers={"SCHILY.xattr.security.capability": "x"}),
-            entry("lost", pax_headers={"SCHILY.xattr.user.note": "x"}),
-            entry("plain", pax_headers={"mtime": "1.5"}),
-        )
-    )
-    assert found.dropped == ["/lost"]
-
-
-ENTRIES = [
-    directory("./"),
-    directory("./etc"),
-    entry("./etc/passwd", PASSWD.encode()),
-    entry("./run/keep", b"1"),
-    entry(f"./{LONG}", b"long"),
-    entry("./bin/a", b"x" * 513, mode=0o4755, uid=3, gid=4),
-    entry("./bin/hard", kind=tarfile.LNKTYPE, linkname="./bin/a"),
-    entry("./bin/soft", kind=tarfile.SYMTYPE, linkname="a"),
-    entry("./dev/null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3),
-    entry("./bin/last", b"last" * 2000, pax_headers={"SCHILY.xattr.security.capability": "c"}),
-]
-
-
-@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "gnu"])
-@pytest.mark.parametrize("count", range(len(ENTRIES) + 1))
-def test_what_is_added_comes_behind_everything_that_was_there(
-    path: Path, count: int, form: int
-) -> None:
-    tar(path, *ENTRIES[:count], form=form)
-    files = rootfs._scan(path)
-    rootfs._append(path, files, b"\x7fELF init", b"boot config")
-    with tarfile.open(path) as archive:
-        members = {member.name.removeprefix("./"): member for member in archive}
-        names = list(members)
-        before = [info.name.removeprefix("./").rstrip("/") for info, _ in ENTRIES[:count]]
-        assert [name or "." for name in before] == names[:count]
-        assert names[-3:] == [".fcbuild", ".fcbuild/init", ".fcbuild/boot"]
-        for name, data in {"init": b"\x7fELF init", "boot": b"boot config"}.items():
-            file = archive.extractfile(members[f".fcbuild/{name}"])
-            assert file is not None
-            assert file.read() == data
-    modes = {name: members[f".fcbuild{name}"].mode for name in ["", "/init", "/boot"]}
-    assert modes == {"": 0o755, "/init": 0o755, "/boot": 0o600}
-    for name in names[count:]:
-        added = members[name]
-        assert (added.uid, added.gid, added.mtime) == (0, 0, EPOCH)
-    listed = subprocess.run(
-        ["tar", "-tf", str(path)], capture_output=True, text=True, check=True
-    ).stdout
-    assert len(listed.splitlines()) == len(names)
-    # What was added is counted too, so that there is room for it.
-    assert files.content.inodes == len(names)
-
-
-def test_mount_points_are_added_only_where_they_are_missing(path: Path) -> None:
-    present = [
-        directory("proc"),
-        entry("run", kind=tarfile.SYMTYPE, linkname="var/run"),
-        entry("dev/null", b""),
-    ]
-    tar(path, *present)
-    rootfs._append(path, rootfs._scan(path), b"", b"")
-    with tarfile.open(path) as archive:
-        added = {
-            member.name.removeprefix("./"): (member.isdir(), member.mode)
-            for member in archive.getmembers()[len(present) :]
-        }
-    assert {name: found for name, found in added.items() if not name.startswith(".fcbuild")} == {
-        "sys": (True, 0o755),
-        "tmp": (True, 0o1777),
+def test_an_empty_image_gets_all_of_it(furnished: Furnished) -> None:
+    assert furnished({}) == {
+        **{name: ("directory", 0o755) for name in ("dev", "etc", "proc", "run", "sys")},
+        "tmp": ("directory", 0o1777),
+        **{name: ("file", 0o644) for name in PLACEHOLDERS},
     }
+
+
+def test_what_is_there_is_left_alone(furnished: Furnished) -> None:
+    there: dict[str, bytes | str | None] = {
+        **TOP,
+        "etc/hostname": b"mine",
+        "etc/hosts": "/nowhere/at/all",
+        "etc/resolv.conf": None,
+        "data": None,
+    }
+    assert furnished(there, "/data") == {}
+
+
+def test_links_of_the_image_are_followed(furnished: Furnished) -> None:
+    there: dict[str, bytes | str | None] = {
+        "usr": None,
+        "usr/etc": None,
+        "etc": "usr/etc",
+        "run": "/var/run",
+        "var": None,
+        "tmp": None,
+        "data": "../usr/./share",
+    }
+    assert furnished(there, "/data/a/b", "/etc/vol", "/") == {
+        "dev": ("directory", 0o755),
+        "proc": ("directory", 0o755),
+        "var/run": ("directory", 0o755),
+        "sys": ("directory", 0o755),
+        "usr/share": ("directory", 0o755),
+        "usr/share/a": ("directory", 0o755),
+        "usr/share/a/b": ("directory", 0o755),
+        "usr/etc/vol": ("directory", 0o755),
+        **{f"usr/{name}": ("file", 0o644) for name in PLACEHOLDERS},
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"proc": b""}, "/proc cannot be a directory: the image has a file /proc"),
+        ({"etc": b""}, "/etc cannot be a directory"),
+        ({"tmp": "tmp"}, "/tmp cannot be a directory: its links lead nowhere"),
+        ({"a": b""}, "/a/b cannot be a directory: the image has a file /a"),
+    ],
+)
+def test_a_file_in_the_way_is_named(
+    furnished: Furnished, files: dict[str, bytes | str | None], said: str
+) -> None:
+    with pytest.raises(BuildError, match=said):
+        furnished(files, "/a/b")
+
+
+def test_each_writable_directory_is_named_once_and_none_within_another() -> None:
+    tree = Tree(lambda *_: b"")
+    tree.nodes["var/run"] = Node("link", 0o777, "../run")
+    tree.nodes["link"] = Node("link", 0o777, "/data")
+    tree.nodes["loop"] = Node("link", 0o777, "loop")
+    given = ["/z", "/data/x", "/data", "/link", "/data-x", "/var/run", "/run/y", "/tmp", "/loop"]
+    assert rootfs._writable(tree, given) == ("/data", "/data-x", "/z")
 
 
 def content(data: int = 0, inodes: int = 0) -> ext4.Content:
@@ -194,3 +151,11 @@ def test_a_file_takes_whole_blocks(size: int, data: int) -> None:
     found = content()
     found.add(size, 1)
     assert (found.data, found.inodes, found.newest) == (data, 1, 1)
+
+
+def test_names_take_room_too() -> None:
+    few, many = content(inodes=100_000), content(inodes=100_000)
+    for number in range(100_000):
+        many.enter(f"directory/{number:0200}")
+    assert many.names == 100_000 * 208
+    assert ext4.size_for(many, 0) - ext4.size_for(few, 0) > 20 * MIB
