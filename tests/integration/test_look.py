@@ -9,7 +9,11 @@ compared field by field.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -34,6 +38,15 @@ FROM fcbuild/debian-base
 COPY plant /plant
 RUN ["/plant", "/planted"]
 CMD ["true"]
+"""
+
+ALTERED = r"""
+FROM fcbuild/fidelity
+ENV GREETING="hello"
+RUN cd /planted && echo more >> late && chmod 600 owned && chown 5:6 empty && rm soft \
+ && ln -sf elsewhere dangling && touch -d @1000000001 old \
+ && mkdir /added && touch "/added/$(printf 'not-utf8-\377')" /added/b \
+ && sed -i '/^Package: base-files$/,/^$/s/^Version: .*/Version: 99/' /var/lib/dpkg/status
 """
 
 # A container has its own of these, mounted or made by the engine, and our lister.
@@ -65,6 +78,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     result = checkout.doit("rootfs:fidelity")
     assert result.status == 0, result.output
     return checkout
+
+
+@pytest.fixture(scope="module")
+def altered(built: Workspace) -> Workspace:
+    """The same checkout with `altered`, which stands upon `fidelity`."""
+    built.image("altered", "", ALTERED)
+    result = built.doit("rootfs:altered")
+    assert result.status == 0, result.output
+    return built
 
 
 def compiled(name: str, to: Path) -> None:
@@ -166,7 +188,7 @@ def test_the_planted_tree_is_there_with_all_that_was_planted(by_debugfs: Seen) -
         4000000000,
     )
     assert planted[f"{PLANTED}/far-device"].device == (300, 70000)
-    assert planted[f"{PLANTED}/after-2038"].mtime == 2208988800
+    assert planted[f"{PLANTED}/late"].mtime == 2147483646
     assert planted[f"{PLANTED}/odd-target"].target == 'odd\n"target"\nü\\'
     assert {planted[f"{PLANTED}/{name}"].inode for name in ("plain", "hard", "shared/hard")} == {
         planted[f"{PLANTED}/plain"].inode
@@ -239,3 +261,92 @@ def test_every_entry_has_the_engines_extended_attributes(
     assert {path: dict(rootfs_seen.entries[path].xattrs) for path in expected} == expected
     extra = {p for p, entry in rootfs_seen.entries.items() if entry.xattrs} - expected.keys()
     assert not extra
+
+
+def asked(checkout: Workspace, *args: str) -> str:
+    """Return what a command prints on its standard output."""
+    done = subprocess.run(
+        checkout.argv(*args, "reader=debugfs"),
+        cwd=checkout.root,
+        env=checkout.env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_a_difference_is_all_that_was_altered_and_nothing_else(altered: Workspace) -> None:
+    a = rootfs(altered).parent.name[:16]  # a fingerprint stands for what was built under it
+    found = json.loads(asked(altered, "diff", f"a={a}", "b=altered", "--json"))
+    added = {item["path"] for item in found["added"]}
+    assert added == {"/added", "/added/b", "/added/not-utf8-\udcff"}
+    assert [item["path"] for item in found["removed"]] == ["/planted/soft"]
+    changed = {item["path"]: item["aspects"] for item in found["changed"]}
+    assert changed == {
+        "/.fcbuild/boot": ["content"],
+        "/planted/late": ["content"],
+        "/planted/owned": ["mode"],
+        "/planted/empty": ["owner"],
+        "/planted/dangling": ["target"],
+        "/var/lib/dpkg/status": ["content"],
+    }
+    assert "/planted/old" in found["touched"]
+    (package,) = found["packages"]
+    assert (package["name"], package["b"]) == ("base-files", "99")
+    boot = {item["key"]: set(item["b"]) - set(item["a"]) for item in found["boot"]}
+    assert boot.pop("env") == {"GREETING=hello", "HOSTNAME=altered"}
+    assert boot == {"hostname": {"altered"}}
+
+
+def test_the_same_is_no_difference(built: Workspace) -> None:
+    said = asked(built, "diff", f"a={rootfs(built).parent.name}", "b=fidelity")
+    assert said.splitlines()[-1] == "no difference"
+
+
+def test_a_file_comes_out_of_the_image_as_it_is(built: Workspace) -> None:
+    assert asked(built, "inspect", "image=fidelity", "path=/planted/names/<12>") == "<12>"
+
+
+def test_whoever_reads_may_leave_early(built: Workspace) -> None:
+    command = shlex.join(
+        built.argv("inspect", "image=fidelity", "path=/planted/sparse", "reader=debugfs")
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -c 1; exit ${{PIPESTATUS[0]}}"],
+        cwd=built.root,
+        env=built.env(),
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\0", b"")
+
+
+def test_no_name_in_an_image_does_anything_to_a_terminal(built: Workspace) -> None:
+    ours, terminal = pty.openpty()
+    names = ["inspect", "image=fidelity", "path=/planted/names", "reader=debugfs"]
+    with subprocess.Popen(
+        built.argv(*names), cwd=built.root, env=built.env(), stdout=terminal
+    ) as doit:
+        os.close(terminal)
+        shown = b""
+        # A terminal that nobody writes to any more is an error to its reader.
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 4096):
+                shown += piece
+        os.close(ours)
+        assert doit.wait(timeout=300) == 0
+    lines = shown.decode().split("\r\n")
+    assert any(line.endswith(r" \x1b[31mred") for line in lines)
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == 25 + 1  # the last is empty
+
+
+def test_a_path_that_is_not_there_is_answered_in_words(built: Workspace) -> None:
+    result = built.doit("inspect", "image=fidelity", "path=/planted/plian", "reader=debugfs")
+    assert result.status == 1
+    assert "/planted has no 'plian' (did you mean plain?)" in result.output
+    assert "Traceback" not in result.output

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from fcbuild.build.engine import Docker
 from fcbuild.errors import ImageError, ToolMissing
 from fcbuild.look import guestfs, guestfs_program, readers
 from fcbuild.look.guestfs import Appliance, GuestfsReader
 from fcbuild.vmm import kvm
-from tests.entries import file
+from tests.entries import MadeUp, directory, file
 
 TIMES = {"st_mtime_sec": 7, "st_rdev": 0, "st_nlink": 1, "st_uid": 1, "st_gid": 2}
 
@@ -190,6 +191,37 @@ def test_an_appliance_that_does_not_start_is_told(program: Path, tmp_path: Path)
     assert "reader=debugfs" in str(caught.value.hint)
 
 
+def test_where_guestfs_does_not_start_debugfs_reads(
+    program: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    program.write_text(f"START = False\n{PROGRAM}")
+    monkeypatch.setattr(guestfs, "trouble", lambda: None)
+    made = MadeUp([directory("/")], {})
+    monkeypatch.setattr(readers, "DebugfsReader", lambda *_, **__: made)
+
+    def names(wanted: str | None) -> list[str]:
+        with readers.opened(
+            [program, program],
+            wanted=wanted,
+            engine=Docker(),
+            toolchain=lambda: "tag",
+            logs=tmp_path,
+        ) as trees:
+            return [tree.reader.name for tree in trees]
+
+    assert names(None) == ["made-up", "made-up"]
+    assert (
+        "guestfs does not start: no kernel: reading with debugfs instead" in capfd.readouterr().err
+    )
+    assert names("debugfs") == ["made-up", "made-up"]
+    assert "guestfs" not in capfd.readouterr().err
+    with pytest.raises(ToolMissing, match="guestfs does not start"):
+        names("guestfs")
+
+
 def test_without_bindings_guestfs_is_not_to_be_had(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -197,6 +229,6 @@ def test_without_bindings_guestfs_is_not_to_be_had(
     assert guestfs.trouble() == "/no/such/python has no module guestfs"
     with (
         pytest.raises(ToolMissing, match=r"reader=guestfs: .* has no module guestfs"),
-        readers.opened([], wanted="guestfs", engine=None, toolchain=str, logs=tmp_path),  # type: ignore[arg-type]
+        readers.opened([], wanted="guestfs", engine=Docker(), toolchain=str, logs=tmp_path),
     ):
         pass

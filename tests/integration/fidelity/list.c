@@ -61,10 +61,12 @@ static void list(const char *path)
 			return;
 	if (lstat(path, &st) < 0)
 		fail(path);
+	/* The engine's tars have whole seconds, the nearest. */
+	long long mtime = (long long)st.st_mtim.tv_sec + (st.st_mtim.tv_nsec >= 500000000);
 	printf("{\"path\": ");
 	hex(path, strlen(path));
 	printf(", \"mode\": %u, \"uid\": %u, \"gid\": %u, \"size\": %lld, \"mtime\": %lld", st.st_mode,
-	       st.st_uid, st.st_gid, (long long)st.st_size, (long long)st.st_mtim.tv_sec);
+	       st.st_uid, st.st_gid, (long long)st.st_size, mtime);
 	printf(", \"inode\": %llu, \"links\": %llu", (unsigned long long)st.st_ino,
 	       (unsigned long long)st.st_nlink);
 	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
