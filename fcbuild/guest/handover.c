@@ -1,6 +1,7 @@
 /* Handing over: the image's own init becomes process 1, and a child of it keeps the link. */
 #include "handover.h"
 
+#include "directory.h"
 #include "launch.h"
 
 #include <errno.h>
@@ -76,6 +77,8 @@ int handover_start(struct config *config, struct program *program, char *title, 
 		snprintf(error, error_size, "pipe: %s", strerror(errno));
 		return -1;
 	}
+
+	directory_make(config->workdir, strlen(config->workdir), 0, 0);
 
 	pid_t child = fork();
 	if (child < 0) {

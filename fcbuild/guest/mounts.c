@@ -15,6 +15,11 @@
 
 #define CGROUPS "/sys/fs/cgroup"
 
+/* From <linux/stat.h>, which a libc need not bring. */
+#ifndef STATX_ATTR_MOUNT_ROOT
+#define STATX_ATTR_MOUNT_ROOT 0x2000
+#endif
+
 struct mount {
 	const char *type, *target;
 	unsigned long flags;
@@ -30,7 +35,7 @@ static const struct mount kernels[] = {
 
 static const struct mount programs[] = {
 	{"devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
-	{"tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"},
+	{"tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777"},
 	{"mqueue", "/dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
 	{"cgroup2", CGROUPS, MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate"},
 };
@@ -48,13 +53,12 @@ static const struct {
 	{"/dev/ptmx", "pts/ptmx"},
 };
 
-/* Whether something is mounted at `target`: it is on another device than its parent directory. */
+/* Whether something is mounted at `target`. */
 static bool is_mounted(const char *target)
 {
-	char parent[64];
-	struct stat inside, outside;
-	snprintf(parent, sizeof parent, "%s/..", target);
-	return stat(target, &inside) == 0 && stat(parent, &outside) == 0 && inside.st_dev != outside.st_dev;
+	struct statx found;
+	return statx(AT_FDCWD, target, AT_NO_AUTOMOUNT, 0, &found) == 0 &&
+	       (found.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
 /* Returns 0 or an errno. */
@@ -65,9 +69,11 @@ static int make(const struct mount *new)
 		mount(NULL, new->target, NULL, MS_REMOUNT | MS_BIND | new->flags, NULL);
 		return 0;
 	}
-	/* A failure to make the directory shows in the mount, as ENOENT. */
-	mkdir(new->target, 0755);
 	if (mount(new->type, new->target, new->type, new->flags, new->options) == 0)
+		return 0;
+	/* Most directories are there: the builder makes those of the root file system. */
+	if (errno == ENOENT && mkdir(new->target, 0755) == 0 &&
+	    mount(new->type, new->target, new->type, new->flags, new->options) == 0)
 		return 0;
 	return errno == EBUSY ? 0 : errno;
 }

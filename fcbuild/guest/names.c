@@ -28,9 +28,11 @@ static int open_new(const char *path, bool replace)
 	bool there = lstat(path, &found) == 0, regular = there && S_ISREG(found.st_mode);
 	if (there && !replace && (!regular || found.st_size != 0))
 		return -1;
-	int fd = -1;
-	if (!there || regular || unlink(path) == 0)
-		fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
+	/* A link that a read-only root does not let go of may lead to where it can be written: /run. */
+	if (there && !regular && unlink(path) != 0 && errno == EROFS)
+		flags &= ~O_NOFOLLOW;
+	int fd = open(path, flags, 0644);
 	if (fd < 0)
 		console_say("%s: %s", path, strerror(errno));
 	return fd;
@@ -53,6 +55,10 @@ static void write_hosts(const struct config *config)
 	dprintf(fd,
 		"127.0.0.1\tlocalhost\n"
 		"::1\tlocalhost ip6-localhost ip6-loopback\n"
+		"fe00::0\tip6-localnet\n"
+		"ff00::0\tip6-mcastprefix\n"
+		"ff02::1\tip6-allnodes\n"
+		"ff02::2\tip6-allrouters\n"
 		"127.0.1.1\t%s\n",
 		config->hostname);
 	close(fd);
@@ -116,7 +122,9 @@ static void write_resolver(const struct network_config *network)
 	if (!wanted)
 		dprintf(fd, "# This machine has no name server.\n");
 	for (size_t i = 0; i < network->searchc; i++)
-		dprintf(fd, "%s%s%s", i == 0 ? "search " : "", network->search[i], i + 1 < network->searchc ? " " : "\n");
+		dprintf(fd, "%s%s", i == 0 ? "search " : " ", network->search[i]);
+	if (network->searchc > 0)
+		dprintf(fd, "\n");
 	for (size_t i = 0; i < network->dnsc; i++)
 		dprintf(fd, "nameserver %s\n", network->dns[i]);
 	close(fd);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,6 +66,18 @@ def test_a_server_that_greets_passes_its_tcp_check(checkout: Workspace) -> None:
     result = checkout.doit("boot", "image=greets")
     assert result.status == 0, result.output
     assert "check     passed: tcp :2222 -> 'HELLO': got 'HELLO'" in result.output
+
+
+def test_systemd_is_ready_and_shuts_down_in_order(checkout: Workspace) -> None:
+    result = checkout.doit("boot", "image=debian-systemd")
+    assert result.status == 0, result.output
+    assert re.search(r"^ready +[0-9.]+ s after exec$", result.output, re.MULTILINE)
+    receipt = checkout.receipt("debian-systemd")
+    assert [event["event"] for event in receipt["events"]] == [
+        *("init", "mounted", "exec", "ready", "stopping", "exit", "end")
+    ]
+    assert receipt["events"][2]["pid"] == 1
+    assert receipt["exit"] == {"code": 0, "signal": 0, "reason": "stopped"}
 
 
 def digest(path: Path) -> str:

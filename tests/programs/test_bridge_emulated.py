@@ -19,6 +19,7 @@ import pytest
 from fcbuild.errors import ToolMissing, VmmError
 from fcbuild.vmm.emulated import EmulatedHost
 from fcbuild.vmm.host import Host, VmmLaunch
+from fcbuild.vmm.initramfs import RegularFile
 
 DEADLINE_S = 20.0
 
@@ -115,6 +116,16 @@ def test_options(host: EmulatedHost, run_dir: Path) -> None:
     (append,) = [value for option, value in options if option == "-append"]
     assert "tsc_early_khz=2000000" in append.split()
     assert {"-netdev", "-nic"}.isdisjoint(argv)
+
+
+@pytest.mark.parametrize(("tap", "said"), [("tap0", True), (None, False)])
+def test_the_agent_is_told_of_the_tap(
+    host: EmulatedHost, run_dir: Path, tap: str | None, said: bool
+) -> None:
+    entries = list(host._entries(replace(launch(host, run_dir), tap=tap)))
+    (config,) = [entry for entry in entries if entry.path.name == "agent.conf"]
+    assert isinstance(config, RegularFile) and isinstance(config.content, bytes)
+    assert (b"\ntap 4\ntap0\n" in config.content) is said
 
 
 def test_end_at_once(host: EmulatedHost, run_dir: Path) -> None:
