@@ -122,7 +122,9 @@ static void write_resolver(const struct network_config *network)
 	if (!wanted)
 		dprintf(fd, "# This machine has no name server.\n");
 	for (size_t i = 0; i < network->searchc; i++)
-		dprintf(fd, "%s%s%s", i == 0 ? "search " : "", network->search[i], i + 1 < network->searchc ? " " : "\n");
+		dprintf(fd, "%s%s", i == 0 ? "search " : " ", network->search[i]);
+	if (network->searchc > 0)
+		dprintf(fd, "\n");
 	for (size_t i = 0; i < network->dnsc; i++)
 		dprintf(fd, "nameserver %s\n", network->dns[i]);
 	close(fd);
