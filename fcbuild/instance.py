@@ -182,11 +182,13 @@ def _records(
         if (user := users.get(name)) is None:
             problems.append(_unknown(instance, "authorized_keys", name, users))
             continue
-        if not user.home.startswith("/"):
-            problems.append(f"{instance.where}: authorized_keys: {name} has no home directory")
-        path = PurePosixPath(user.home, ".ssh", "authorized_keys")
+        path = str(PurePosixPath(user.home, ".ssh", "authorized_keys"))
+        if not PATH.fullmatch(path):
+            problems.append(
+                f"{instance.where}: authorized_keys: {name}'s home is no directory: {user.home!r}"
+            )
         lines = "".join(f"{key}\n" for key in keys)
-        yield from _file_records("0600", f"{user.uid}:{user.gid}", str(path), lines.encode())
+        yield from _file_records("0600", f"{user.uid}:{user.gid}", path, lines.encode())
     for file in instance.files:
         owner = file.owner
         if ":" not in owner:

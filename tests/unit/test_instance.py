@@ -282,17 +282,27 @@ def test_a_document_that_is_not_there_is_named(tmp_path: Path) -> None:
             "[[file]]\npath = '/a'\ncontent = ''\nowner = 'nobody'",
             "file /a: owner: no user 'nobody' in the image; known: root, www-data",
         ),
-        (
-            "[authorized_keys]\nhomeless = ['ssh-rsa A']",
-            "authorized_keys: homeless has no home directory",
-        ),
     ],
 )
 def test_a_user_that_the_image_does_not_have_is_named(load: Load, toml: str, said: str) -> None:
-    users = {**USERS, "homeless": User(1, 1, "")} if "homeless" in toml else USERS
     with pytest.raises(SpecError) as caught:
-        render(load(toml), users)
+        render(load(toml), USERS)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("home", ["", "root", "/a/../b", "/a\0b", "//a"])
+def test_a_home_that_is_no_directory_is_named(load: Load, home: str) -> None:
+    """The image's passwd file may hold anything."""
+    instance = load("[authorized_keys]\nweb = ['ssh-rsa A']")
+    with pytest.raises(SpecError) as caught:
+        render(instance, {"web": User(1, 1, home)})
+    assert f"authorized_keys: web's home is no directory: {home!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("home", "path"), [("/", b"/.ssh/"), ("/home/x/", b"/home/x/.ssh/")])
+def test_authorized_keys_are_in_the_home_of_the_user(load: Load, home: str, path: bytes) -> None:
+    drive = render(load("[authorized_keys]\nweb = ['ssh-rsa A']"), {"web": User(1, 2, home)})
+    assert records(drive)[1][0] == ("file", b"0600 1 2 " + path + b"authorized_keys")
 
 
 def test_an_image_without_users_says_so(load: Load) -> None:
