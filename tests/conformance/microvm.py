@@ -24,7 +24,6 @@ class Lab:
 
     def __init__(self, project: Project) -> None:
         self.plan, self.pipeline = project.plan, project.pipeline
-        self.pipeline.kernel("6.12")
         if project.emulated:
             self.pipeline.kernel(KVM_HOST)
             self.pipeline.program(self.plan.agent)
