@@ -61,6 +61,9 @@ mount --bind "$1/link" "$1/root/.link"
 exec chroot "$1/root" /.fcbuild/init
 """
 UNSHARE = [
+    # As the kernel starts PID 1; under nohup(1), for one, a signal would be ignored.
+    "env",
+    "--default-signal",
     "unshare",
     "--pid",
     "--fork",
@@ -105,7 +108,8 @@ def binaries(tmp_path_factory: pytest.TempPathFactory) -> Binaries:
             str(GUEST),
             f"OUT={out}",
             f"CC={compiler}",
-            'EXTRA_CFLAGS=-DLINK_UNIX_DIR=\\"/.link\\" -DCOMMAND_LINE=\\"/.link/cmdline\\"',
+            'EXTRA_CFLAGS=-DLINK_UNIX_DIR=\\"/.link\\" -DCOMMAND_LINE=\\"/.link/cmdline\\"'
+            " -DSHARED_KERNEL",
         ],
     )
     for command in commands:
