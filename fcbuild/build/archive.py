@@ -7,9 +7,11 @@ mke2fs drops all but one. Long runs of zeros become holes, here and then in the 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +62,8 @@ class _Header:
 class Archive:
     """A tar that is being written, and what is known about the files in it.
 
+    Whatever adds to it raises BuildError when there is no room.
+
     untimely: the files whose time ext4 cannot hold.
     """
 
@@ -80,12 +84,15 @@ class Archive:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        # What closing would still write, and fail to, is of an archive that nobody wants any more.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def copy(self, source: IO[bytes]) -> None:
         """Take all files of the engine's tar, which may be a pipe.
 
-        Raises BuildError for what cannot be carried over, tarfile.TarError for what is no tar.
+        Raises BuildError for what cannot be carried over, or when the disk is full, and
+        tarfile.TarError for what is no tar.
         """
         with tarfile.open(
             fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=1 << 16
@@ -112,7 +119,8 @@ class Archive:
     def finish(self) -> None:
         """Write the end of the archive; the files can still be read."""
         self._write(bytes(2 * _RECORD))
-        self._file.flush()
+        with self._room():
+            self._file.flush()
 
     def _copy(self, entry: tarfile.TarInfo, data: IO[bytes] | None) -> None:
         name = _name(entry.name)
@@ -201,7 +209,8 @@ class Archive:
                 raise tarfile.ReadError(f"the archive ends in the middle of {shown}")
             left -= len(chunk)
             if len(chunk) == _CHUNK and chunk == _ZEROS:
-                self._file.seek(_CHUNK, os.SEEK_CUR)
+                with self._room():
+                    self._file.seek(_CHUNK, os.SEEK_CUR)
                 self._at += _CHUNK
             else:
                 self._write(chunk)
@@ -212,8 +221,19 @@ class Archive:
         self._write(bytes(-size % _RECORD))
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
+        with self._room():
+            self._file.write(data)
         self._at += len(data)
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BuildError(
+                f"{self._file.name} cannot be written: {error.strerror}",
+                hint="make room there, or set FCBUILD_STORE to a directory where there is",
+            ) from error
 
     def _read(self, node: Node, offset: int, size: int) -> bytes:
         left = node.size - offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -9,74 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fcbuild.fingerprint import digest
 from tests import workspace
 from tests.workspace import STORE, Workspace
 
 pytestmark = pytest.mark.engine
-
-PLANTED = """
-FROM fcbuild/debian-base
-RUN mkdir /planted && cd /planted \\
- && echo content > plain && chown 1234:4321 plain && chmod 4751 plain \\
- && ln plain hard && ln -s plain soft && ln -s /nowhere/at/all dangling \\
- && mkdir empty && chmod 1777 empty \\
- && mknod device c 10 200 && mkfifo pipe \\
- && echo x > 'name with ü' && truncate -s 64M sparse
-RUN cp /bin/true /planted/capable && apt-get update \\
- && apt-get install -y --no-install-recommends libcap2-bin \\
- && setcap cap_net_bind_service+ep /planted/capable
-CMD ["true"]
-"""
-
-
-def inspect(checkout: Workspace, rootfs: Path, *commands: str) -> str:
-    """Run debugfs commands on an image, in the toolchain: a reader that needs no mount."""
-    tags = subprocess.run(
-        ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "fcbuild/toolchain"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    requests = [word for command in commands for word in ("-R", command)][:2]
-    return subprocess.run(
-        [
-            *("docker", "run", "--rm", "--network=none", "-v", f"{rootfs}:/rootfs:ro"),
-            *(tags.stdout.split()[0], "debugfs", *requests, "/rootfs"),
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-
-
-def test_everything_in_the_image_arrives(checkout: Workspace) -> None:
-    checkout.image("planted", '[rootfs]\nfree = "8MiB"\n', PLANTED)
-    result = checkout.doit("rootfs:planted")
-    assert result.status == 0, result.output
-    rootfs = (checkout.root / "artifacts" / "images" / "planted.ext4").resolve()
-
-    def stat(path: str) -> str:
-        return inspect(checkout, rootfs, f"stat /planted/{path}")
-
-    plain = stat("plain")
-    assert re.search(r"Mode: +04751", plain) and re.search(r"User: +1234 +Group: +4321", plain)
-    assert re.search(r"Links: 2", plain)
-    inode = re.search(r"Inode: (\d+)", plain)
-    assert inode and f"Inode: {inode[1]} " in stat("hard")
-    assert 'Fast link dest: "plain"' in stat("soft")
-    assert 'Fast link dest: "/nowhere/at/all"' in stat("dangling")
-    assert re.search(r"Mode: +01777", stat("empty"))
-    assert "Type: character special" in stat("device") and "10:200" in stat("device")
-    assert "Type: FIFO" in stat("pipe")
-    assert r"name with \xc3\xbc" in inspect(checkout, rootfs, "ls /planted")  # debugfs's ü
-    assert "security.capability" in stat("capable")
-    assert re.search(r"User: +0 +Group: +0", inspect(checkout, rootfs, "stat /.fcbuild/boot"))
-
-    header = inspect(checkout, rootfs, "stats -h")
-    free = re.search(r"Free blocks: +(\d+)", header)
-    assert free and int(free[1]) * 4096 >= 8 << 20
-    assert re.search(r"Block size: +4096", header)
 
 
 def test_a_second_build_builds_nothing_even_without_doits_database(checkout: Workspace) -> None:
@@ -85,24 +22,6 @@ def test_a_second_build_builds_nothing_even_without_doits_database(checkout: Wor
     result = checkout.doit("build", "image=hello")
     assert result.status == 0
     assert "built" not in result.output and "stored   rootfs:hello" in result.output
-
-
-def test_two_stores_make_the_same_bytes_of_one_container_image(
-    checkout: Workspace, tmp_path: Path
-) -> None:
-    # The engine's image is built first; it is packing that must not add anything of its own.
-    assert checkout.doit("_image:hello").status == 0
-    digests = []
-    for name in ("one", "two"):
-        store = tmp_path / name
-        (store / "objects").mkdir(parents=True)
-        (store / "objects" / "base").symlink_to(STORE.resolve() / "objects" / "base")
-        result = checkout.doit("rootfs:hello", env={"FCBUILD_STORE": str(store)})
-        assert result.status == 0, result.output
-        made = (checkout.root / "artifacts" / "images" / "hello.ext4").resolve()
-        assert made.is_relative_to(store.resolve())
-        digests.append(digest(made))
-    assert digests[0] == digests[1]
 
 
 def test_a_dockerfile_that_fails_shows_the_engines_words_and_the_log(checkout: Workspace) -> None:
@@ -127,7 +46,63 @@ def test_an_unknown_user_is_refused_at_build_time(checkout: Workspace) -> None:
     checkout.image("nobody", "", 'FROM fcbuild/debian-base\nUSER nosuch\nCMD ["true"]\n')
     result = checkout.doit("build", "image=nobody")
     assert result.status == 1
-    assert "USER nosuch: no user 'nosuch' in the image's /etc/passwd" in result.output
+    assert "images/nobody/Dockerfile:2: USER nosuch: no user 'nosuch'" in result.output
+
+
+def refused(checkout: Workspace, name: str, dockerfile: str, toml: str = "", **files: str) -> str:
+    checkout.image(name, toml, dockerfile, **files)
+    result = checkout.doit("build", f"image={name}")
+    assert result.status == 1
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_a_program_that_cannot_start_is_refused_at_build_time(checkout: Workspace) -> None:
+    # The loader that Debian's own programs need, and a header for another processor.
+    dockerfile = (
+        "FROM fcbuild/debian-base AS debian\nFROM scratch\nCOPY --from=debian /bin/ls /ls\n"
+    )
+    assert (
+        "images/lost/Dockerfile:4: /ls: interpreter /lib64/ld-linux-x86-64.so.2 not found in the "
+        "image" in refused(checkout, "lost", dockerfile + 'CMD ["/ls"]\n')
+    )
+    foreign = "RUN cp /bin/ls /ls && printf '\\267' | dd of=/ls bs=1 seek=18 conv=notrunc\n"
+    assert "/ls: built for aarch64, the image's platform is x86_64" in refused(
+        checkout, "foreign", "FROM fcbuild/debian-base\n" + foreign + 'CMD ["/ls"]\n'
+    )
+    assert "images/bare/image.toml: init: /sbin/init: not found in the image" in refused(
+        checkout, "bare", "FROM fcbuild/debian-base\n", 'init = "/sbin/init"\n'
+    )
+
+
+def test_a_health_check_is_carried_and_one_that_cannot_start_is_told(checkout: Workspace) -> None:
+    checkout.image(
+        "healthy",
+        "",
+        'FROM fcbuild/debian-base\nCMD ["true"]\n'
+        "HEALTHCHECK --interval=7s --retries=2 CMD nosuch -x\n",
+    )
+    checkout.image(
+        "labelled",
+        "[rootfs]\nreadonly = true\n",
+        'FROM fcbuild/debian-base\nVOLUME /data\nCMD ["true"]\n'
+        """LABEL fcbuild.healthcheck='{"Test": ["CMD", "nosuch"], "Interval": "1m"}'\n""",
+    )
+    result = checkout.doit("build", "image=healthy,labelled")
+    assert result.status == 0, result.output
+    assert "images/labelled/Dockerfile: nosuch: not found in the image's PATH" in result.output
+    records = [b"\nhealth 7\n/bin/sh\nhealth 2\n-c\nhealth 9\nnosuch -x\n", b"ms 4\n7000\n"]
+    volume = b"\nroot 9\nread-only\nwritable 5\n/data\n"
+    for name, expected in (
+        ("healthy", [*records, b"health-retries 1\n2\n"]),
+        ("labelled", [b"\nhealth 6\nnosuch\nhealth-interval-ms 5\n60000\n", volume]),
+    ):
+        rootfs = (checkout.root / "artifacts" / "images" / f"{name}.ext4").resolve()
+        # The boot config is small and lies in one piece.
+        (document,) = re.findall(rb"fcbuild-boot 2\n.*?\nend 0\n\n", rootfs.read_bytes(), re.DOTALL)
+        assert all(part in document for part in expected), document
+        facts = json.loads((rootfs.parent / "manifest.json").read_bytes())["facts"]
+        assert facts["health"] is True
 
 
 def test_an_image_can_stand_on_another(checkout: Workspace) -> None:

@@ -6,13 +6,16 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 
 from fcbuild.build import ext4, rootfs
 from fcbuild.build.archive import Archive
+from fcbuild.build.engine import Engine
 from fcbuild.build.tree import Node, Tree
-from fcbuild.errors import BuildError
+from fcbuild.errors import BuildError, CommandFailed
+from fcbuild.store import Stage
 from fcbuild.tables import MIB
 
 Furnished = Callable[..., dict[str, tuple[str, int]]]
@@ -123,6 +126,83 @@ def test_each_writable_directory_is_named_once_and_none_within_another() -> None
     tree.nodes["loop"] = Node("link", 0o777, "loop")
     given = ["/z", "/data/x", "/data", "/link", "/data-x", "/var/run", "/run/y", "/tmp", "/loop"]
     assert rootfs._writable(tree, given) == ("/data", "/data-x", "/z")
+
+
+class FakeEngine:
+    """An engine that exports these bytes, and then fails or not."""
+
+    def __init__(self, tar: bytes, *, fails: bool = False) -> None:
+        self._tar = tar
+        self._fails = fails
+
+    def export(self, tag: str, to: IO[bytes], **_: object) -> None:
+        broken = False
+        try:
+            to.write(self._tar)
+            to.flush()
+        except BrokenPipeError:
+            broken = True
+        if broken or self._fails:
+            raise CommandFailed(f"exporting {tag}", argv=["docker"], status=1)
+
+
+def a_tar(*names: str, size: int = 1) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = size
+            tar.addfile(entry, io.BytesIO(bytes(size)))
+    return out.getvalue()
+
+
+def export(tmp_path: Path, engine: FakeEngine) -> Archive:
+    with (tmp_path / "log").open("wb") as log, Archive(tmp_path / "tar") as archive:
+        stage = Stage(tmp_path, tmp_path, log, tmp_path / "log")
+        rootfs._export(cast(Engine, engine), "fcbuild/x:1", archive, stage)
+    return archive
+
+
+def test_the_engines_files_are_taken_while_they_arrive(tmp_path: Path) -> None:
+    # More than a pipe holds.
+    archive = export(tmp_path, FakeEngine(a_tar("a", "b", size=1 << 20)))
+    assert archive.tree.nodes["b"].size == 1 << 20
+
+
+def test_an_engine_that_fails_is_what_is_told(tmp_path: Path) -> None:
+    for tar in (b"", a_tar("a")[:600], a_tar("a")):
+        with pytest.raises(CommandFailed, match="exporting fcbuild/x:1"):
+            export(tmp_path, FakeEngine(tar, fails=True))
+
+
+def test_what_we_refuse_is_told_and_not_the_pipe_that_broke(tmp_path: Path) -> None:
+    for rest in (("x",), [f"x{number}" for number in range(1000)]):
+        with pytest.raises(BuildError, match=r"the image has a file /\.fcbuild"):
+            export(tmp_path, FakeEngine(a_tar(".fcbuild", *rest, size=4096)))
+
+
+@pytest.mark.parametrize("tar", [b"", b"no tar" * 1000, a_tar("a", size=5000)[:2000]])
+def test_what_is_no_tar_is_refused(tmp_path: Path, tar: bytes) -> None:
+    with pytest.raises(BuildError, match="the engine's tar of fcbuild/x:1 cannot be read"):
+        export(tmp_path, FakeEngine(tar))
+
+
+def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    with (tmp_path / "log").open("wb") as log, Archive(full) as archive:
+        stage = Stage(tmp_path, tmp_path, log, tmp_path / "log")
+        engine = FakeEngine(a_tar("a", size=1 << 20))
+        with pytest.raises(BuildError, match=r"/dev/full cannot be written: No space left"):
+            rootfs._export(cast(Engine, engine), "fcbuild/x:1", archive, stage)
+            archive.finish()
+
+
+def test_a_directory_that_takes_long_is_found() -> None:
+    tree = Tree(lambda *_: b"")
+    for number in range(20_001):
+        tree.nodes[f"many/{number}"] = Node("file", 0o644)
+        tree.nodes[f"few{number % 2}/{number}"] = Node("file", 0o644)
+    assert rootfs._crowded(tree) == ["many"]
 
 
 def content(data: int = 0, inodes: int = 0) -> ext4.Content:
