@@ -686,7 +686,9 @@ case(
 case(
     SCRIPT,
     "/etc/hosts of the image is covered",
-    engine={"host.hosts.127.0.0.1": "localhost", "host.hosts.10.9.8.7": "absent"},
+    "host.hosts.*",
+    engine={"host.hosts.127.0.0.1": "localhost"},
+    differs=True,
 )
 case(WORDS, "127.0.0.1", engine={"network.lo is up": True, "network.127.0.0.1": "ok"})
 case(WORDS, "::1", microvm={"network.::1": "ok"}, differs=True)
