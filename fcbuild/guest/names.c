@@ -28,7 +28,10 @@ static int open_new(const char *path, bool asked)
 	bool there = lstat(path, &found) == 0, regular = there && S_ISREG(found.st_mode);
 	if (there && !regular && !asked)
 		return -1;
-	int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
+	int flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
+	/* Not when there is nothing to cut: ext4 writes a file that was truncated as soon as it is closed. */
+	if (there && (!regular || found.st_size != 0))
+		flags |= O_TRUNC;
 	/* A link that a read-only root does not let go of may lead to where it can be written: /run. */
 	if (there && !regular && unlink(path) != 0 && errno == EROFS)
 		flags &= ~O_NOFOLLOW;
