@@ -449,7 +449,7 @@ HOSTS = (
 
 
 def test_the_system_around_it(guest: Guest) -> None:
-    """Mounts, /tmp and the files of /etc are there; the image's own are covered, as the engine does."""
+    """Mounts, /tmp and the files of /etc are there; the image's own are covered."""
     (guest.image / "etc").mkdir()
     (guest.image / "etc" / "hosts").write_text("10.0.0.1 mine\n")
     (guest.image / "etc" / "resolv.conf").touch()
