@@ -38,7 +38,9 @@ static int open_new(const char *path, bool asked)
 	int fd = open(path, flags, 0644);
 	if (fd < 0)
 		console_say("%s: %s", path, strerror(errno));
-	else if (regular && (fchown(fd, 0, 0) != 0 || fchmod(fd, 0644) != 0))
+	else if (regular && (found.st_uid != 0 || found.st_gid != 0) && fchown(fd, 0, 0) != 0)
+		console_say("%s: %s", path, strerror(errno));
+	else if (regular && (found.st_mode & 07777) != 0644 && fchmod(fd, 0644) != 0)
 		console_say("%s: %s", path, strerror(errno));
 	return fd;
 }
