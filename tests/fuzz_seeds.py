@@ -86,6 +86,15 @@ def elf_heads() -> Iterable[bytes]:
                 yield file.read(4096)
 
 
+def small_elf() -> bytes:
+    """An ELF header (Elf64_Ehdr), one program header (PT_INTERP), and the path it points to."""
+    path = b"/lib/ld-musl-x86_64.so.1\0"
+    header = b"\x7fELF\2\1\1" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    size = len(path)
+    return header + struct.pack("<IIQQQQQQ", 3, 4, 120, 120, 120, size, size, 1) + path
+
+
 def netlink(kind: int, body: bytes) -> bytes:
     """One message of the kernel's about request 1: struct nlmsghdr and its body."""
     return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
@@ -95,6 +104,7 @@ SEEDS: dict[str, Sequence[bytes]] = {
     "config": [
         document(b"fcbuild-boot", IMAGE),
         document(b"fcbuild-boot", [*IMAGE, *MORE, *NETWORK]),
+        document(b"fcbuild-boot", [*IMAGE, ("dns", b"1" * 46)]),
         document(b"fcbuild-boot", [*IMAGE, *[("env", b"N%d=" % n) for n in range(200)]]),
     ],
     "instance": [
@@ -106,7 +116,13 @@ SEEDS: dict[str, Sequence[bytes]] = {
         command_line([*INSTANCE[:3], *NETWORK, ("config", b"/dev/vdb"), ("overlay", b"/dev/vdc")]),
         b'fcbuild.env="A=b c" "fcbuild.arg=two words" fcbuild.arg="x -- fcbuild.arg=no',
     ],
-    "interpreter": [*elf_heads(), b"#!/bin/sh -e\n", b"#! /usr/bin/env python3\n", b"#!\n"],
+    "interpreter": [
+        *elf_heads(),
+        small_elf(),
+        b"#!/bin/sh -e\n",
+        b"#! /usr/bin/env python3\n",
+        b"#!\n",
+    ],
     "json": [
         b"\xff" + 'plain "quoted" \\ \t ü € 😀 \x7f'.encode(),
         b"\x10\xc3\x28\xed\xa0\x80 cut",
@@ -118,7 +134,12 @@ SEEDS: dict[str, Sequence[bytes]] = {
         netlink(2, struct.pack("=i", 0) + bytes(16)),
         netlink(2, struct.pack("=i", -17) + bytes(16)),
     ],
-    "search": [b"PATH=/usr/local/bin::/bin\0sh", b"PATH=\0a/b", b"HOME=/\0", b"PATH=:"],
+    "search": [
+        b"PATH=/usr/local/bin::/bin\0sh",
+        b"PATH=\0a/b",
+        b"HOME=/\0",
+        b"PATH=" + b"d" * 60 + b"\0two",
+    ],
 }
 
 

@@ -8,8 +8,9 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { SEEDS_MAX = 1024, CHANGES_MAX = 4 };
+enum { SEEDS_MAX = 1024, CHANGES_MAX = 4, RUN_SECONDS = 10 };
 
 struct input {
 	uint8_t *bytes;
@@ -91,6 +92,13 @@ static void change(struct input *input)
 	}
 }
 
+/* SIGALRM ends a run that does not end. */
+static void run_one(const struct input *input)
+{
+	alarm(RUN_SECONDS);
+	LLVMFuzzerTestOneInput(input->bytes, input->size);
+}
+
 int main(int argc, char **argv)
 {
 	unsigned long runs = 0;
@@ -109,14 +117,14 @@ int main(int argc, char **argv)
 	struct input input = {malloc(length_max), 0};
 	check(input.bytes != NULL);
 	for (size_t i = 0; i < seedc; i++)
-		LLVMFuzzerTestOneInput(seeds[i].bytes, seeds[i].size);
+		run_one(&seeds[i]);
 	for (unsigned long run = seedc; run < runs; run++) {
 		const struct input *seed = &seeds[random_below(seedc)];
 		memcpy(input.bytes, seed->bytes, seed->size);
 		input.size = seed->size;
 		for (size_t i = 1 + random_below(CHANGES_MAX); i > 0; i--)
 			change(&input);
-		LLVMFuzzerTestOneInput(input.bytes, input.size);
+		run_one(&input);
 	}
 	printf("Done %lu runs from %zu seeds\n", runs, seedc);
 	return 0;
