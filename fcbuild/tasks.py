@@ -398,9 +398,7 @@ class Project:
         with quiet_pipe():
             difference.show(a, b, found, everything=everything, as_json=as_json, out=sys.stdout)
 
-    def trees(
-        self, *artifacts: Artifact, reader: str | None
-    ) -> AbstractContextManager[list[Tree]]:
+    def trees(self, *artifacts: Artifact, reader: str | None) -> AbstractContextManager[list[Tree]]:
         """Open root filesystems to look into."""
         from fcbuild.look import readers
 
