@@ -1,4 +1,4 @@
-"""What fuzzing PID 1's parsers begins with: documents as they come from builder, launcher and kernel.
+"""What fuzzing PID 1 begins with: documents as builder, launcher and kernel write them.
 
 python -m tests.fuzz_seeds DIRECTORY    (DIRECTORY/seeds/TARGET, as fcbuild/guest/Makefile wants)
 """

@@ -109,6 +109,17 @@ static void refused(const char *what)
 	ended(LAUNCH_NOT_EXECUTABLE);
 }
 
+/* In a child of its own: become the check, or say in its output why not. */
+static _Noreturn void become_check(int writing)
+{
+	struct refusal refusal;
+	int code = launch_exec(&(struct launch){config, config->health, writing, writing}, &refusal);
+	/* If nobody hears it, the exit code is still seen. */
+	if (write(writing, refusal.message, strlen(refusal.message)) < 0) {
+	}
+	_exit(code);
+}
+
 static void start(void)
 {
 	struct ends ends;
@@ -120,7 +131,7 @@ static void start(void)
 	}
 	pid_t pid = fork();
 	if (pid == 0)
-		_exit(launch_exec(&(struct launch){config, config->health, ends.writing, ends.writing, -1}));
+		become_check(ends.writing);
 	close(ends.writing);
 	output = ends.reading;
 	if (pid > 0) {

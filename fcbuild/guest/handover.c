@@ -1,10 +1,14 @@
 /* Handing over: the image's own init becomes process 1, and a child of it keeps the link. */
 #include "handover.h"
 
+#include "clock.h"
 #include "directory.h"
 #include "launch.h"
+#include "process.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +20,10 @@
 
 /* An abstract address, so that no file system has to be there. */
 #define NOTIFY_NAME "fcbuild/notify"
+
+enum { EXEC_MS = 10000 };
+
+_Static_assert(sizeof(struct refusal) <= PIPE_BUF, "a refusal is written as a whole");
 
 enum { MESSAGES = 64 }; /* at a time; Linux queues 10 unless it is told otherwise */
 
@@ -52,11 +60,46 @@ static void become_link(char *title)
 	static const char name[] = "fcbuild-link";
 	/* Out of the way of killall5(8) and of job control: nobody else is in this session. */
 	setsid();
+	process_never_oom();
 	prctl(PR_SET_NAME, name);
 	/* The room for it is what the kernel's command line gave PID 1. */
 	size_t room = strlen(title) + 1;
 	memset(title, 0, room);
 	memcpy(title, name, sizeof name <= room ? sizeof name - 1 : room - 1);
+}
+
+/*
+ * Wait until an exec has closed the pipe, or the reason why there was none has come out of it. Returns
+ * 0 or an errno.
+ */
+static int await_exec(struct ends refusals, struct refusal *refusal)
+{
+	close(refusals.writing);
+	refusal->code = 0;
+	struct pollfd wait = {.fd = refusals.reading, .events = POLLIN};
+	uint64_t deadline = clock_deadline(EXEC_MS);
+	int count, why = 0;
+	do
+		count = poll(&wait, 1, clock_left(deadline));
+	while (count < 0 && errno == EINTR);
+	if (count <= 0)
+		why = count == 0 ? ETIMEDOUT : errno;
+	else if (read(refusals.reading, refusal, sizeof *refusal) < 0)
+		why = errno;
+	close(refusals.reading);
+	return why;
+}
+
+/* Become the image's init, or say why not in the pipe. */
+static _Noreturn void become_init(const struct launch *launch, int refusals)
+{
+	struct refusal refusal;
+	launch_exec(launch, &refusal);
+	if (write(refusals, &refusal, sizeof refusal) < 0) {
+	}
+	/* The kernel panics when PID 1 ends, and the child has something to tell first. */
+	for (;;)
+		pause();
 }
 
 int handover_start(struct config *config, struct program *program, char *title, char *error, size_t error_size)
@@ -85,12 +128,8 @@ int handover_start(struct config *config, struct program *program, char *title, 
 		snprintf(error, error_size, "fork: %s", strerror(errno));
 		return -1;
 	}
-	if (child > 0) {
-		launch_exec(&(struct launch){config, config->argv, output.writing, errors.writing, refusals.writing});
-		/* The kernel panics when PID 1 ends, and the child has something to tell first. */
-		for (;;)
-			pause();
-	}
+	if (child > 0)
+		become_init(&(struct launch){config, config->argv, output.writing, errors.writing}, refusals.writing);
 
 	become_link(title);
 	close(output.writing);
@@ -98,7 +137,7 @@ int handover_start(struct config *config, struct program *program, char *title, 
 	program->pid = 1;
 	program->output = output.reading;
 	program->errors = errors.reading;
-	int why = launch_await(refusals, &program->refusal);
+	int why = await_exec(refusals, &program->refusal);
 	if (why != 0) {
 		snprintf(error, error_size, "exec: %s", strerror(why));
 		return -1;

@@ -1,7 +1,6 @@
 /* From fork to exec: how the image's commands are started. */
 #include "launch.h"
 
-#include "clock.h"
 #include "interpreter.h"
 #include "process.h"
 #include "search.h"
@@ -10,7 +9,8 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
-#include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,10 +18,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum { EXEC_MS = 10000 };
-
-_Static_assert(sizeof(struct refusal) <= PIPE_BUF, "a refusal is written as a whole");
 
 int launch_pipe(struct ends *ends)
 {
@@ -46,19 +42,15 @@ int launch_output_pipe(const struct config *config, struct ends *ends)
 }
 
 /* Say why there is no exec. Returns the exit code for it. */
-__attribute__((format(printf, 3, 4))) static int refuse(const struct launch *launch, int code, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static int refuse(struct refusal *refusal, int code, const char *format, ...)
 {
-	struct refusal refusal = {.code = code, .message = "fcbuild: "};
-	size_t prefix = strlen(refusal.message), room = sizeof refusal.message - prefix - 1;
+	*refusal = (struct refusal){.code = code, .message = "fcbuild: "};
+	size_t prefix = strlen(refusal->message), room = sizeof refusal->message - prefix - 1;
 	va_list arguments;
 	va_start(arguments, format);
-	vsnprintf(refusal.message + prefix, room, format, arguments);
+	vsnprintf(refusal->message + prefix, room, format, arguments);
 	va_end(arguments);
-	strcat(refusal.message, "\n");
-	/* If nobody hears it, the exit code is still seen. */
-	if (launch->refusals < 0 ? write(launch->errors, refusal.message, strlen(refusal.message)) < 0
-				 : write(launch->refusals, &refusal, sizeof refusal) < 0) {
-	}
+	strcat(refusal->message, "\n");
 	return code;
 }
 
@@ -69,7 +61,7 @@ static bool exists(const char *file)
 }
 
 /* Say why `file` was not executed. */
-static int refuse_file(const struct launch *launch, const char *file, int why)
+static int refuse_file(struct refusal *refusal, const char *file, int why)
 {
 	char head[4096], text[256];
 	int fd = open(file, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -80,21 +72,21 @@ static int refuse_file(const struct launch *launch, const char *file, int why)
 	if (why == ENOENT && exists(file)) {
 		/* It is about the other file that this one needs. */
 		bool known = interpreter_of(head, length, text, sizeof text);
-		return refuse(launch, LAUNCH_NOT_FOUND, "%.512s: %s%s not found in the image", file,
+		return refuse(refusal, LAUNCH_NOT_FOUND, "%.512s: %s%s not found in the image", file,
 			      known ? "interpreter " : "its interpreter", known ? text : "");
 	}
 	if (why == ENOEXEC) {
 		const char *machine = machine_of(head, length, text, sizeof text);
 		if (machine != NULL && strcmp(machine, machine_here()) != 0)
-			return refuse(launch, LAUNCH_NOT_EXECUTABLE, "%.512s: built for %s, this machine is %s", file,
+			return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "%.512s: built for %s, this machine is %s", file,
 				      machine, machine_here());
 	}
-	return refuse(launch, why == ENOENT ? LAUNCH_NOT_FOUND : LAUNCH_NOT_EXECUTABLE, "%.512s: %s", file,
+	return refuse(refusal, why == ENOENT ? LAUNCH_NOT_FOUND : LAUNCH_NOT_EXECUTABLE, "%.512s: %s", file,
 		      strerror(why));
 }
 
 /* Try each file that argv[0] can mean, as execvp(3) does but without falling back to a shell. */
-static int exec_command(const struct launch *launch)
+static int exec_command(const struct launch *launch, struct refusal *refusal)
 {
 	const char *name = launch->argv[0], *path = search_path(launch->config->env);
 	bool searching = strchr(name, '/') == NULL;
@@ -105,7 +97,7 @@ static int exec_command(const struct launch *launch)
 		int why = errno;
 		bool absent = why == ENOTDIR || (why == ENOENT && !exists(candidate));
 		if (!searching || (!absent && why != EACCES && why != ENOENT))
-			return refuse_file(launch, candidate, why);
+			return refuse_file(refusal, candidate, why);
 		/* A file that would not run is worth reporting, unless a later directory has one that does. */
 		if (!absent && nearly_why == 0) {
 			strcpy(nearly, candidate);
@@ -113,13 +105,13 @@ static int exec_command(const struct launch *launch)
 		}
 	}
 	if (nearly_why != 0)
-		return refuse_file(launch, nearly, nearly_why);
+		return refuse_file(refusal, nearly, nearly_why);
 	if (!searching)
-		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "%.512s: %s", name, strerror(ENAMETOOLONG));
-	return refuse(launch, LAUNCH_NOT_FOUND, "%.512s: not found in PATH", *name != '\0' ? name : "an empty name");
+		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "%.512s: %s", name, strerror(ENAMETOOLONG));
+	return refuse(refusal, LAUNCH_NOT_FOUND, "%.512s: not found in PATH", *name != '\0' ? name : "an empty name");
 }
 
-int launch_exec(const struct launch *launch)
+int launch_exec(const struct launch *launch, struct refusal *refusal)
 {
 	const struct config *config = launch->config;
 	process_normal_oom();
@@ -131,38 +123,39 @@ int launch_exec(const struct launch *launch)
 	setrlimit(RLIMIT_NPROC, &(struct rlimit){.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY});
 	int input = open("/dev/null", O_RDWR);
 	if (input < 0 || dup2(input, STDIN_FILENO) < 0)
-		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "/dev/null: %s", strerror(errno));
+		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "/dev/null: %s", strerror(errno));
 	if (dup2(launch->output, STDOUT_FILENO) < 0 || dup2(launch->errors, STDERR_FILENO) < 0)
-		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "standard output: %s", strerror(errno));
+		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "standard output: %s", strerror(errno));
 	process_close_on_exec();
 	/* Still as root: the directory is the image's choice, not a right the user has to have. */
 	if (chdir(config->workdir) != 0)
-		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "working directory %.512s: %s", config->workdir,
+		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "working directory %.512s: %s", config->workdir,
 			      strerror(errno));
 	if (setgroups(config->groupc, config->groups) != 0)
-		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "supplementary groups: %s", strerror(errno));
+		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "supplementary groups: %s", strerror(errno));
 	if (setresgid(config->gid, config->gid, config->gid) != 0)
-		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "gid %u: %s", config->gid, strerror(errno));
+		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "gid %u: %s", config->gid, strerror(errno));
 	if (setresuid(config->uid, config->uid, config->uid) != 0)
-		return refuse(launch, LAUNCH_NOT_EXECUTABLE, "uid %u: %s", config->uid, strerror(errno));
-	process_default_signals();
-	return exec_command(launch);
+		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "uid %u: %s", config->uid, strerror(errno));
+	process_unblock_signals();
+	return exec_command(launch, refusal);
 }
 
-int launch_await(struct ends refusals, struct refusal *refusal)
+struct child {
+	const struct launch *launch;
+	struct refusal *refusal;
+};
+
+static int become(void *argument)
 {
-	close(refusals.writing);
+	const struct child *child = argument;
+	return launch_exec(child->launch, child->refusal);
+}
+
+pid_t launch_child(const struct launch *launch, struct refusal *refusal)
+{
+	/* launch_exec needs some 20 KiB. Only one child at a time uses it. */
+	static _Alignas(16) char stack[65536];
 	refusal->code = 0;
-	struct pollfd wait = {.fd = refusals.reading, .events = POLLIN};
-	uint64_t deadline = clock_deadline(EXEC_MS);
-	int ready, why = 0;
-	do
-		ready = poll(&wait, 1, clock_left(deadline));
-	while (ready < 0 && errno == EINTR);
-	if (ready <= 0)
-		why = ready == 0 ? ETIMEDOUT : errno;
-	else if (read(refusals.reading, refusal, sizeof *refusal) < 0)
-		why = errno;
-	close(refusals.reading);
-	return why;
+	return clone(become, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &(struct child){launch, refusal});
 }

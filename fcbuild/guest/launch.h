@@ -5,6 +5,7 @@
 #include "config.h"
 
 #include <stddef.h>
+#include <sys/types.h>
 
 enum {
 	/* As a shell has them. */
@@ -27,7 +28,6 @@ struct launch {
 	const struct config *config; /* identity, environment, working directory */
 	char *const *argv;
 	int output, errors; /* become its standard output and error */
-	int refusals;       /* a pipe that takes a struct refusal, or -1: `errors` takes its message */
 };
 
 /* Make a pipe that exec closes and whose reading end does not block. Returns 0, or -1 and errno. */
@@ -37,16 +37,17 @@ int launch_pipe(struct ends *ends);
 int launch_output_pipe(const struct config *config, struct ends *ends);
 
 /*
- * Become the command. Returns only when that cannot be done, with the exit code, after having said
- * why. Standard input is /dev/null then, or what it was, and the process is to end.
+ * Become the command. Returns only when that cannot be done, with the reason in `refusal` and its
+ * exit code. Standard input is /dev/null then, or what it was, and the process is to end.
  */
-int launch_exec(const struct launch *launch);
+int launch_exec(const struct launch *launch, struct refusal *refusal);
 
 /*
- * Wait (10 s at most) until an exec has closed the pipe `refusals`, or the reason why it did not has
- * come out of it: then `refusal->code` is not 0. Closes the pipe's writing end here before, and its
- * reading end afterwards. Returns 0 or an errno.
+ * Have a child do that, and wait until it has executed the command, or has ended: then
+ * `refusal->code` is not 0. It uses our memory until then, as vfork(2) does, so that none has to be
+ * copied. What may have to wait for a process that PID 1 serves (a check, in a working directory on
+ * FUSE) needs a fork instead. Returns the child's number, or -1 and errno.
  */
-int launch_await(struct ends refusals, struct refusal *refusal);
+pid_t launch_child(const struct launch *launch, struct refusal *refusal);
 
 #endif

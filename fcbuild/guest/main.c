@@ -49,7 +49,7 @@ static struct link link_sockets;
 static bool stopping;
 static uint64_t kill_at; /* while stopping: when SIGKILL follows */
 static bool killed;      /* PID 1 itself has sent it SIGKILL */
-static uint64_t oom_kills; /* before the program ran */
+static uint64_t oom_kills; /* before the program ran; in a machine of its own: none */
 
 /* PID 1 cannot go on: say so everywhere and end the machine. `reason` is one of the contract's. */
 __attribute__((format(printf, 2, 3))) static _Noreturn void fail(const char *reason, const char *format, ...)
@@ -272,7 +272,6 @@ int main(int argc, char **argv)
 		fail("root", "%s", error);
 	if (!config->handover) /* an init makes the mounts that it wants */
 		mounts_program();
-	process_never_oom();
 	if (network_up(&config->network, error, sizeof error) != 0 || names_set(config, error, sizeof error) != 0)
 		fail("network", "%s", error);
 	/* Instead of restarting at once the kernel sends SIGINT. Without a keyboard there is nothing to set. */
@@ -293,7 +292,9 @@ int main(int argc, char **argv)
 		finish(clock_now(), program.refusal.code, 0);
 	}
 	events_put("exec", clock_now(), ",\"pid\":%d", (int)program.pid);
+#ifdef SHARED_KERNEL /* tests outside of a virtual machine */
 	oom_kills = process_oom_kills();
+#endif
 
 	check_open(config);
 	control_open(link_sockets.control, controlled);

@@ -64,16 +64,13 @@ static bool is_mounted(const char *target)
 /* Returns 0 or an errno. */
 static int make(const struct mount *new)
 {
-	if (is_mounted(new->target)) {
+	/* A failure to make the directory shows in the mount, as ENOENT. */
+	if (mkdir(new->target, 0755) != 0 && is_mounted(new->target)) {
 		/* The kernel's own mount of /dev (DEVTMPFS_MOUNT) has no flags; ours still have to hold. */
 		mount(NULL, new->target, NULL, MS_REMOUNT | MS_BIND | new->flags, NULL);
 		return 0;
 	}
 	if (mount(new->type, new->target, new->type, new->flags, new->options) == 0)
-		return 0;
-	/* Most directories are there: the builder makes those of the root file system. */
-	if (errno == ENOENT && mkdir(new->target, 0755) == 0 &&
-	    mount(new->type, new->target, new->type, new->flags, new->options) == 0)
 		return 0;
 	return errno == EBUSY ? 0 : errno;
 }

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 
 /* PID 1 holds a few dozen descriptors; this bounds the loops that stand in for close_range. */
 #define DESCRIPTORS 1024
+
+static bool spared; /* this process and those that it forks */
 
 static void oom_score_adj(const char *value)
 {
@@ -32,12 +35,14 @@ static void oom_score_adj(const char *value)
 
 void process_never_oom(void)
 {
+	spared = true;
 	oom_score_adj("-1000");
 }
 
 void process_normal_oom(void)
 {
-	oom_score_adj("0");
+	if (spared)
+		oom_score_adj("0");
 }
 
 uint64_t process_oom_kills(void)
@@ -83,11 +88,8 @@ void process_close_on_exec(void)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-void process_default_signals(void)
+void process_unblock_signals(void)
 {
-	/* SIGKILL, SIGSTOP and the libc's own signals refuse; they have no other disposition anyway. */
-	for (int number = 1; number < _NSIG; number++)
-		signal(number, SIG_DFL);
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

@@ -5,10 +5,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Make PID 1 the last one that the kernel kills when memory runs out. */
+/*
+ * Make this process the last one that the kernel kills when memory runs out. Process 1 it spares by
+ * itself (oom_unkillable_task() in mm/oom_kill.c).
+ */
 void process_never_oom(void);
 
-/* Undo that, in a child that is still root. */
+/* Undo that, where it was done, in a child that is still root. */
 void process_normal_oom(void);
 
 /* How many processes the kernel has killed for want of memory since it started; 0 when it does not say. */
@@ -20,8 +23,11 @@ void process_keep_only(int fd);
 /* Have exec close every descriptor from 3 on. */
 void process_close_on_exec(void);
 
-/* Unblock all signals and give each its default disposition. */
-void process_default_signals(void);
+/*
+ * Unblock all signals. Their dispositions are the default ones: the kernel starts process 1 with them,
+ * and none is ignored here, which is all that an exec would hand on.
+ */
+void process_unblock_signals(void);
 
 /*
  * Kill every process of the session that `leader` leads. It must be a child that has not been waited

@@ -15,7 +15,7 @@ struct program {
 };
 
 /*
- * Start the program and wait (10 s at most) until its exec has succeeded or failed. A program that
+ * Start the program and wait until its exec has succeeded or failed. A program that
  * cannot be executed is a result (`refusal`), not an error.
  *
  * Returns 0, or -1 with the reason in `error` when the guest itself is at fault.

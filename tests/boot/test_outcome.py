@@ -80,6 +80,45 @@ def test_systemd_is_ready_and_shuts_down_in_order(checkout: Workspace) -> None:
     assert receipt["exit"] == {"code": 0, "signal": 0, "reason": "stopped"}
 
 
+# An init in a few lines: it says that it is ready and, told to stop, does what an init does.
+INIT = """\
+#!/usr/bin/perl
+use Socket;
+$SIG{TERM} = 'IGNORE';
+$SIG{INT} = sub { kill 'TERM', -1; sleep 1; syscall(169, 0xfee1dead, 672274793, 0x1234567, 0) };
+$SIG{INT} = 'IGNORE' if -e '/deaf';
+print 'pid=', $$, "\\n";
+$| = 1;
+sleep 2;
+socket(S, AF_UNIX, SOCK_DGRAM, 0);
+$ENV{NOTIFY_SOCKET} =~ s/^@/\\0/;
+send(S, 'READY=1', 0, pack('S a*', AF_UNIX, $ENV{NOTIFY_SOCKET})) or die $!;
+sleep 1 while 1;
+"""
+OWN_INIT = "init = '/sbin/own-init'\n[boot]\nready = 'notify'\nstop_grace = '3s'\n"
+COPIED = DEBIAN + "COPY --chmod=755 own-init /sbin/\n"
+
+
+def test_an_init_of_the_images_own_is_waited_for_and_shuts_down(checkout: Workspace) -> None:
+    checkout.image("own", OWN_INIT, COPIED, **{"own-init": INIT})
+    result = checkout.doit("boot", "image=own")
+    assert result.status == 0, result.output
+    assert re.search(r"^ready     \d+\.\d s after exec$", result.output, re.MULTILINE)
+    receipt = checkout.receipt("own")
+    assert receipt["timings_ms"]["exec_to_ready"] >= 1500
+    assert receipt["exit"] == {"code": 0, "signal": 0, "reason": "stopped"}
+    assert [event["event"] for event in receipt["events"]] == [
+        *("init", "mounted", "exec", "ready", "stopping", "exit", "end")
+    ]
+
+
+def test_an_init_that_does_not_shut_down_is_a_failure(checkout: Workspace) -> None:
+    checkout.image("deaf", OWN_INIT, COPIED + "RUN touch /deaf\n", **{"own-init": INIT})
+    output = failed(checkout, "deaf")
+    assert "deaf: /sbin/own-init did not shut down within 3 s" in output
+    assert checkout.receipt("deaf")["exit"]["code"] == 137
+
+
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

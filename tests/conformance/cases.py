@@ -21,11 +21,13 @@ class Run:
 
     ask: what the program is told once it is ready: "stop", also by CTRL_ALT_DEL, the number of a
     signal, or "" nothing.
+    verdicts: of the health check, to wait for before that.
     init: the engine runs it under an init of its own, as a microVM always does.
     """
 
     image: str
     ask: str = ""
+    verdicts: int = 0
     init: bool = False
 
     def __str__(self) -> str:
@@ -328,23 +330,23 @@ case(NUMBERS, "status 255", engine={"status": 255})
 case(MUSL_SHELL, "status 126 of the image's shell", engine={"status": 126})
 case(GROUP, "status 127 of the image's shell", engine={"status": 127})
 case(Run("scratch-fault"), "a bad memory access", engine={"status": 139})
-case(Run("scratch-missing"), "no such program", engine={"status": 127})
-case(Run("scratch-unfound"), "no such program in PATH", engine={"status": 127})
-case(Run("scratch-data"), "a file that may not be executed", engine={"status": 126})
+case(Run("volume-missing"), "no such program", engine={"status": 127})
+case(Run("volume-unfound"), "no such program in PATH", engine={"status": 127})
+case(Run("volume-data"), "a file that may not be executed", engine={"status": 126})
 case(
-    Run("scratch-missing"),
+    Run("volume-missing"),
     "what could not be executed is said",
     "errors",
-    microvm={"errors": "fcbuild: /no/such/program: No such file or directory\n"},
+    microvm={"errors": "fcbuild: /volume/no/such/program: No such file or directory\n"},
     differs=True,
 )
 case(
-    Run("scratch-format"),
+    Run("volume-format"),
     "an executable file that is no program",
     microvm={"status": 126},
     differs=True,
 )
-case(Run("scratch-loader"), "a loader that is missing", microvm={"status": 127}, differs=True)
+case(Run("volume-loader"), "a loader that is missing", microvm={"status": 127}, differs=True)
 case(
     Run("bare-raise"),
     "a signal that the program sends itself",
@@ -416,6 +418,43 @@ case(
 case(Run("stop-default", "1"), "SIGHUP", engine={"output": "ready\nreceived 1\n"})
 case(Run("stop-ignored", "9"), "SIGKILL", engine={"output": "ready\n", "status": 137})
 
+# Health.
+SHELL_CHECK = Run("health-shell", "stop", verdicts=1)
+TURNS = Run("health-turns", "stop", verdicts=3)
+case(
+    SHELL_CHECK,
+    "HEALTHCHECK in shell form",
+    engine={"health.verdicts": ["healthy"], "health.code": 0},
+)
+case(
+    SHELL_CHECK,
+    "a check has the image's user, directory and environment; its SHELL is another",
+    engine={"health.output": "in the environment, 1000, /srv/app, /, c\n0022\n"},
+    microvm={"health.output": "in the environment, 1000, /srv/app, /, uc\n0022\n"},
+    differs=True,
+)
+case(
+    TURNS,
+    "the verdict turns with the check, after so many failures",
+    engine={"health.verdicts": ["healthy", "unhealthy", "healthy"]},
+)
+case(TURNS, "HEALTHCHECK in exec form", engine={"health.output": "with an argument: 3\n"})
+case(
+    Run("health-start", "stop", verdicts=1),
+    "failures in the start period do not count",
+    engine={"health.verdicts": ["healthy"], "health.output": "3\n"},
+)
+case(
+    Run("health-slow", "stop", verdicts=1),
+    "a check that takes too long",
+    engine={"health.verdicts": ["unhealthy"], "health.code": -1},
+)
+case(
+    Run("health-missing", "stop", verdicts=1),
+    "a check that does not exist",
+    engine={"health.verdicts": ["unhealthy"]},
+)
+
 # Files of the image.
 case(
     FILES,
@@ -478,7 +517,10 @@ case(
     FILES,
     "odd names",
     "tree./files/names/*",
-    engine={f"tree./files/names/{name}.type": "file" for name in ("größe ☃", "line\nbreak", "*")},
+    engine={
+        f"tree./files/names/{name}.type": "file"
+        for name in ("größe ☃", "line\nbreak", "*", "not-\ufffd-utf8")
+    },
 )
 case(FILES, "an empty directory", engine={"tree./files/empty.type": "directory"})
 case(
@@ -643,9 +685,9 @@ case(
 )
 case(
     SCRIPT,
-    "/etc/hosts of the image is kept",
+    "/etc/hosts of the image is covered",
     "host.hosts.*",
-    microvm={"host.hosts.10.9.8.7": "named-by-the-image"},
+    engine={"host.hosts.127.0.0.1": "localhost"},
     differs=True,
 )
 case(WORDS, "127.0.0.1", engine={"network.lo is up": True, "network.127.0.0.1": "ok"})

@@ -10,11 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 CLOCK_S = 3.0  # how far a clock may be off
 SHOWN = 300  # bytes of an output that are a fact as they are; of a longer one, its digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """What became of a health check. code, output: of the last one that was looked at."""
+
+    verdicts: tuple[str, ...]
+    code: int
+    output: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +33,7 @@ class Ran:
     output: bytes
     errors: bytes
     status: int
+    health: Health | None
     began: float
     ended: float
 
@@ -42,6 +52,8 @@ def facts(ran: Ran) -> dict[str, Any]:
     else:
         rest = ran.output
     outer = {"status": ran.status, "output": _shown(rest), "errors": _shown(ran.errors)}
+    if ran.health:
+        outer |= {f"health.{name}": value for name, value in asdict(ran.health).items()}
     return {**dict(_flat(document)), **outer}
 
 

@@ -13,7 +13,7 @@ from fcbuild.tasks import Project
 from fcbuild.verify import SPAWN_S
 from fcbuild.vmm import firecracker
 from fcbuild.vmm.machine import Machine
-from tests.conformance.facts import Ran
+from tests.conformance.facts import Health, Ran
 from tests.conformance.oracle import CTRL_ALT_DEL
 
 DEADLINE_S = 120.0
@@ -24,14 +24,13 @@ class Lab:
 
     def __init__(self, project: Project) -> None:
         self.plan, self.pipeline = project.plan, project.pipeline
-        self.pipeline.kernel("6.12")
         if project.emulated:
             self.pipeline.kernel(KVM_HOST)
             self.pipeline.program(self.plan.agent)
         self.host = project.host()
         self.firecracker = firecracker.find(self.pipeline.downloads)
 
-    def run(self, image: str, *, ask: str, oracle: Ran) -> Ran:
+    def run(self, image: str, *, ask: str, verdicts: int, oracle: Ran) -> Ran:
         """Run an image to its end, asked as the oracle was, whose run tells the streams apart."""
         spec = self.plan.specs.images[image]
         kernel, _ = self.pipeline.kernel(spec.kernel)
@@ -43,17 +42,18 @@ class Lab:
             with Machine(
                 self.host, vm, firecracker=self.firecracker.path, run_dir=run_dir
             ) as machine:
-                return _run(machine, ask, oracle)
+                return _run(machine, ask, verdicts, oracle)
         finally:
             shutil.rmtree(run_dir, ignore_errors=True)
 
 
-def _run(machine: Machine, ask: str, oracle: Ran) -> Ran:
+def _run(machine: Machine, ask: str, verdicts: int, oracle: Ran) -> Ran:
     began = time.time()
     machine.start(time.monotonic() + SPAWN_S)
     deadline = time.monotonic() + DEADLINE_S
     while ask and "ready" not in machine.take_output():
         assert machine.wait_for_more(deadline), f"the program is not ready: {machine.console()}"
+    health = _health(machine, verdicts, deadline) if verdicts else None
     if ask == "stop":
         machine.stop(deadline)
     elif ask == CTRL_ALT_DEL:
@@ -68,8 +68,22 @@ def _run(machine: Machine, ask: str, oracle: Ran) -> Ran:
     assert sum(sent) == len(log), f"{sum(sent)} bytes were sent and {len(log)} came"
     output, errors = _apart(log, sent[0], oracle)
     return Ran(
-        output=output, errors=errors, status=machine.exit.code, began=began, ended=time.time()
+        output=output,
+        errors=errors,
+        status=machine.exit.code,
+        health=health,
+        began=began,
+        ended=time.time(),
     )
+
+
+def _health(machine: Machine, count: int, deadline: float) -> Health:
+    while True:
+        said = [event.fields for event in machine.events if event.name == "health"]
+        verdicts = tuple(fields["status"] for fields in said if fields["status"] != "starting")
+        if len(verdicts) >= count:
+            return Health(verdicts=verdicts, code=said[-1]["code"], output=said[-1]["output"])
+        assert machine.wait_for_more(deadline), f"only {verdicts}: {machine.console()}"
 
 
 def _apart(log: bytes, length: int, oracle: Ran) -> tuple[bytes, bytes]:

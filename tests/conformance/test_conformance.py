@@ -55,7 +55,7 @@ def pairs(
         project = Project(root, default_image="hello")
     lab = Lab(project)
 
-    def show(image: str, ask: str, runs: Sequence[Run]) -> dict[Run, Pair]:
+    def show(image: str, ask: str, verdicts: int, runs: Sequence[Run]) -> dict[Run, Pair]:
         """Runs that differ only in what the engine does share one microVM."""
         spec = project.plan.specs.images[image]
         project.pipeline.container(image)
@@ -64,20 +64,21 @@ def pairs(
                 project.plan.container(image).tag,
                 hostname=spec.hostname,
                 ask=ask,
+                verdicts=verdicts,
                 grace_s=spec.stop_grace // 1000,
                 init=run.init,
             )
             for run in runs
         }
-        microvm = facts(lab.run(image, ask=ask, oracle=engine[runs[0]]))
+        microvm = facts(lab.run(image, ask=ask, verdicts=verdicts, oracle=engine[runs[0]]))
         return {run: (facts(engine[run]), microvm) for run in runs}
 
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str, int], list[Run]] = {}
     for run in wanted(request.session.items):
-        groups.setdefault((run.image, run.ask), []).append(run)
+        groups.setdefault((run.image, run.ask, run.verdicts), []).append(run)
     with ThreadPoolExecutor(AT_ONCE) as workers:
         shown = {key: workers.submit(show, *key, runs) for key, runs in groups.items()}
-        yield lambda run: shown[run.image, run.ask].result()[run]
+        yield lambda run: shown[run.image, run.ask, run.verdicts].result()[run]
         workers.shutdown(cancel_futures=True)
 
 
