@@ -375,11 +375,12 @@ class Project:
         if len(self.to_boot) != 1:
             raise SpecError([f"image={get_var('image')}: inspect looks into one image at a time"])
         artifact = choice.rootfs(self.to_boot[0], self.plan, self.store)
-        with self.trees(artifact) as (tree,), quiet_pipe():
+        with self.trees(artifact, reader=self.reader) as (tree,), quiet_pipe():
             inspection.show(artifact, tree, get_var("path"), as_json=as_json, out=sys.stdout)
 
     def print_difference(self, everything: bool, as_json: bool) -> None:  # noqa: FBT001
         from fcbuild.look import choice, difference
+        from fcbuild.vmm import kvm
 
         words = [get_var("a"), get_var("b")]
         if None in words:
@@ -390,18 +391,20 @@ class Project:
         a, b = (choice.rootfs(word, self.plan, self.store) for word in words)
         found = difference.Difference()
         if a.digests != b.digests:
-            with self.trees(a, b) as trees:
+            # Every file is read, and an emulated appliance takes minutes over that.
+            reader = self.reader or ("debugfs" if kvm.trouble() else None)
+            with self.trees(a, b, reader=reader) as trees:
                 found = difference.compare(*map(difference.contents, trees))
         with quiet_pipe():
             difference.show(a, b, found, everything=everything, as_json=as_json, out=sys.stdout)
 
-    def trees(self, *artifacts: Artifact) -> AbstractContextManager[list[Tree]]:
+    def trees(self, *artifacts: Artifact, reader: str | None) -> AbstractContextManager[list[Tree]]:
         """Open root filesystems to look into."""
         from fcbuild.look import readers
 
         return readers.opened(
             [artifact.file("rootfs.ext4") for artifact in artifacts],
-            wanted=self.reader,
+            wanted=reader,
             engine=self.pipeline.engine,
             toolchain=self.pipeline.toolchain,
             logs=self.artifacts,

@@ -42,8 +42,8 @@ def readers(images: Sequence[Path], scratch: Path, log_path: Path) -> Iterator[l
         "LIBGUESTFS_BACKEND": "direct",  # no daemon of libvirt's in between
         # A KVM that opens but cannot run guests would keep the appliance from ever starting.
         "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg" if kvm.trouble() else "",
+        # Not TMPDIR: the appliance itself would be made there, anew each time.
         "LIBGUESTFS_TMPDIR": str(scratch),
-        "TMPDIR": str(scratch),
     }
     paths = [image.resolve() for image in images]
     with (

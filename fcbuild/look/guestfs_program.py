@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -33,6 +34,8 @@ class Unspeakable(Exception):
 def main(images: list[str]) -> None:
     import guestfs
 
+    # So that the appliance ends, and its directories go, in whichever way we do.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # python_return_dict: structures come as dictionaries, lists of pairs too.
     guest = guestfs.GuestFS(python_return_dict=True)
     for image in images:
@@ -97,7 +100,7 @@ def walk(guest: Any) -> Iterator[dict[str, Any]]:
 
 def found_paths(guest: Any) -> Iterator[bytes]:
     """Yield all paths, relative to the root."""
-    with tempfile.NamedTemporaryFile() as file:
+    with scratch() as file:
         guest.find0("/", file.name)
         yield from file.read().split(b"\0")[:-1]
 
@@ -139,10 +142,15 @@ def read(guest: Any, path: str) -> Iterator[dict[str, Any]]:
 
 
 def digests(guest: Any) -> Iterator[dict[str, Any]]:
-    with tempfile.NamedTemporaryFile() as file:
+    with scratch() as file:
         guest.checksums_out("sha256", "/", file.name)
         for line in file:
             yield summed(line)
+
+
+def scratch() -> Any:
+    """Return a temporary file, with a name, next to those of libguestfs."""
+    return tempfile.NamedTemporaryFile(dir=os.environ.get("LIBGUESTFS_TMPDIR"))
 
 
 def summed(line: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Fidelity: what is in a built root filesystem, told by three that know nothing of each other.
 
-One image holds a whole Debian and a planted tree (fidelity/plant.c). A real kernel's ext4 driver
+One image holds most of a Debian and a planted tree (fidelity/plant.c). A real kernel's ext4 driver
 (guestfs) and e2fsprogs (debugfs) read the root filesystem that is built from it. What the image has
 is told by the kernel under the engine, through a program that runs in a container
 (fidelity/list.c): the tar that the build reads would hide the same mistake twice. All three are
@@ -35,6 +35,7 @@ SOURCES = Path(__file__).parent / "fidelity"
 
 DOCKERFILE = """
 FROM fcbuild/debian-base
+RUN rm -r /usr/share
 COPY plant /plant
 RUN ["/plant", "/planted"]
 CMD ["true"]
@@ -238,7 +239,7 @@ def test_every_file_has_the_engines_size_links_and_content(
     for field in ("size", "links"):
         assert project(rootfs_seen, field, iter(files)) == project(by_engine, field, iter(files))
     assert {path: rootfs_seen.digests.get(path) for path in by_engine.digests} == by_engine.digests
-    assert len(by_engine.digests) > 5000
+    assert len(by_engine.digests) > 2500
 
 
 def test_the_same_names_are_links_to_one_file(rootfs_seen: Seen, by_engine: Seen) -> None:
