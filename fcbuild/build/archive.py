@@ -153,7 +153,7 @@ class Archive:
                 attribute = key.removeprefix(_XATTR)
                 data = value.encode("utf-8", "surrogateescape")
                 self.xattrs.append(Xattr(f"/{name}", attribute, data))
-            elif ".xattr." in key:
+            elif ".xattr." in key or ".acl." in key:
                 raise BuildError(
                     f"{printable(f'/{name}')}: the engine writes an extended attribute as "
                     f"{printable(key)}, which is not understood"

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,9 @@ def test_a_health_check_is_carried_and_one_that_cannot_start_is_told(checkout: W
     checkout.image(
         "labelled",
         "[rootfs]\nreadonly = true\n",
-        'FROM fcbuild/debian-base\nVOLUME /data\nCMD ["true"]\n'
+        'FROM scratch\nCOPY note /\nVOLUME /data\nCMD ["/data/program"]\n'
         """LABEL fcbuild.healthcheck='{"Test": ["CMD", "nosuch"], "Interval": "1m"}'\n""",
+        note=str(uuid.uuid4()),  # a stored root filesystem has been warned of
     )
     result = checkout.doit("build", "image=healthy,labelled")
     assert result.status == 0, result.output

@@ -145,9 +145,10 @@ def test_extended_attributes_are_kept_aside(copied: Copied) -> None:
     ]
 
 
-def test_an_extended_attribute_in_another_form_is_refused(copied: Copied) -> None:
-    with pytest.raises(BuildError, match=r"/file: .* LIBARCHIVE\.xattr\.user\.x"):
-        copied(entry("file", pax_headers={"LIBARCHIVE.xattr.user.x": "eA"}))
+@pytest.mark.parametrize("key", ["LIBARCHIVE.xattr.user.x", "SCHILY.acl.access"])
+def test_an_extended_attribute_in_another_form_is_refused(copied: Copied, key: str) -> None:
+    with pytest.raises(BuildError, match=f"/file: .* {key}"):
+        copied(entry("file", pax_headers={key: "eA"}))
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 65537, 5 << 20])
