@@ -1052,9 +1052,7 @@ def test_a_read_only_root(guest: Guest) -> None:
         file_line("/var/lib/full/file", 0o100644, "0 0", "imagex"),
         file_line("/var/lib/full/n/x", 0o100600, "1 2", "x"),
         file_line("/a,b:c/file", 0o100644, "0 0", "oddx"),
-        file_line(
-            "/etc/hosts", 0o100644, "0 0", HOSTS.decode() + "127.0.1.1\town\n::5 own\nx"
-        ),
+        file_line("/etc/hosts", 0o100644, "0 0", HOSTS.decode() + "127.0.1.1\town\n::5 own\nx"),
     ]
     assert lines[18] == file_line("/etc/hostname", 0o100644, "0 0", "own\n")
     assert lines[19].startswith("/tmp 41777 0 0 ")
