@@ -45,7 +45,8 @@ def http_get(check: HttpCheck, connect: Callable[[], Any]) -> tuple[bool, str]:
         connection.request("GET", check.path, headers={"Connection": "close"})
         answer = connection.getresponse()
         body = answer.read(MAX_BODY)
-    except (OSError, http.client.HTTPException, VmmError) as error:
+    # ValueError: what http.client makes of a chunk with a negative length.
+    except (OSError, http.client.HTTPException, VmmError, ValueError) as error:
         return (
             False,
             f"expected status {check.status}, got no answer: {error or type(error).__name__}",
