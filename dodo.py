@@ -48,6 +48,18 @@ def task_boot() -> dict[str, Any]:
     return project.boot()
 
 
+@task_params([tasks.JSON])
+def task_inspect(json: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """show what is in a built root filesystem (image=NAME, path=/etc; --json)"""
+    return project.inspect(as_json=json)
+
+
+@task_params([tasks.JSON, tasks.ALL])
+def task_diff(json: bool, all: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """show how two root filesystems differ (a=IMAGE b=IMAGE, or fingerprints; --all, --json)"""
+    return project.diff(everything=all, as_json=json)
+
+
 def task_plan() -> dict[str, Any]:
     """show every artifact with its fingerprint, and whether the store has it"""
     return project.show_plan()

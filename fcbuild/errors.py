@@ -74,6 +74,10 @@ class BuildError(FcBuildError):
     """What was built does not pass its gate (a dropped CONFIG line, a failed e2fsck)."""
 
 
+class ImageError(FcBuildError):
+    """A root filesystem cannot be read, or has not in it what is looked for."""
+
+
 class VmmError(FcBuildError):
     """Something between us and a running microVM failed."""
 

@@ -103,6 +103,46 @@ def run(
         )
 
 
+@contextlib.contextmanager
+def conversation(
+    argv: Sequence[str | Path],
+    *,
+    what: str,
+    log: IO[bytes],
+    env: Mapping[str, str] | None = None,
+    timeout_s: float,
+) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Start a program to talk with: yields its standard input and output; its errors go to the log.
+
+    At the end its input is closed, which is its sign to leave. It is killed when the time is up:
+    its output ends then, as when it dies of itself. Raises ToolMissing.
+    """
+    command = list(map(str, argv))
+    try:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", "--", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment(env),
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissing(f"{error.filename} is not installed, for {what}") from error
+    assert process.stdin and process.stdout
+    timer = threading.Timer(timeout_s, _signal_group, [process, signal.SIGKILL])
+    timer.start()
+    try:
+        yield process.stdin, process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_S)
+    finally:
+        timer.cancel()
+        _end(process)
+
+
 def foreground(argv: Sequence[str | Path]) -> int:
     """Run a command on our own terminal, for as long as it takes; return its status."""
     return subprocess.run(list(map(str, argv)), check=False).returncode

@@ -29,7 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -83,13 +83,24 @@ class Store:
 
     def find(self, recipe: Recipe) -> Artifact | None:
         """Return the object of this recipe, or None. Raises StoreError if it is not readable."""
-        directory = self._object(recipe)
+        found = self._read(self._object(recipe))
+        return found and replace(found, name=recipe.name)
+
+    def objects(self, kind: str) -> list[Artifact]:
+        """Return all objects of a kind, the newest first. Raises StoreError."""
+        found = []
+        for directory in (self.root / "objects" / kind).glob("*"):
+            if artifact := self._read(directory):
+                found.append((directory.stat().st_mtime, artifact))
+        return [artifact for _, artifact in sorted(found, key=lambda item: -item[0])]
+
+    def _read(self, directory: Path) -> Artifact | None:
         try:
             manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_bytes())
             return Artifact(
-                recipe.kind,
-                recipe.name,
-                recipe.fingerprint,
+                directory.parent.name,
+                str(manifest["name"]),
+                directory.name,
                 directory,
                 {name: str(entry["sha256"]) for name, entry in manifest["files"].items()},
                 dict(manifest["facts"]),

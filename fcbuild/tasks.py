@@ -11,10 +11,12 @@ toolchain. One that always holds is a `task_dep`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -31,6 +33,7 @@ from fcbuild.store import Artifact, State, Store, link, links_to
 if TYPE_CHECKING:
     from fcbuild.build.pipeline import Pipeline
     from fcbuild.instance import Instance
+    from fcbuild.look.tree import Tree
     from fcbuild.verify import Receipt
     from fcbuild.vmm.host import Host
 
@@ -41,8 +44,17 @@ VARIABLES = {
     "image": "which images: names and globs, separated by commas",
     "kvm": "native or emulated: where Firecracker runs",
     "instance": "a TOML file with one VM's own values, for boot",
+    "path": "what to look at in an image: a directory or a file",
+    "a": "an image, or the beginning of a root filesystem's fingerprint, to compare",
+    "b": "the same, to compare it with",
+    "reader": "guestfs or debugfs: what reads a root filesystem",
 }
 KVM_CHOICES = ("native", "emulated")
+READERS = ("guestfs", "debugfs")
+
+# Options of tasks, as doit describes them.
+JSON = {"name": "json", "long": "json", "type": bool, "default": False, "help": "for machines"}
+ALL = {"name": "all", "long": "all", "type": bool, "default": False, "help": "every line"}
 
 # doit would collect what a task prints until it ends, and mix up tasks that run side by side.
 _OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
@@ -69,10 +81,8 @@ class Project:
         self.wanted = spec.select(wanted, images, what="image")
         self.named = wanted is not None
         self.to_boot = self.wanted if self.named else [default_image]
-        self.kvm = get_var("kvm")
-        if self.kvm not in (None, *KVM_CHOICES):
-            near = did_you_mean(self.kvm, KVM_CHOICES)
-            raise SpecError([f"kvm={self.kvm}: expected native or emulated{near}"])
+        self.kvm = choice_of("kvm", KVM_CHOICES)
+        self.reader = choice_of("reader", READERS)
         self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
@@ -194,6 +204,14 @@ class Project:
 
     def show_plan(self) -> Task:
         return {"actions": [partial(act, self.print_plan)], "uptodate": [False], **_OPEN}
+
+    def inspect(self, *, as_json: bool) -> Task:
+        actions = [partial(act, self.print_inside, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def diff(self, *, everything: bool, as_json: bool) -> Task:
+        actions = [partial(act, self.print_difference, everything, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
 
     def test(self, *, unit: bool) -> Task:
         prepare = [] if unit else [partial(act, self.prepare_tests)]
@@ -351,6 +369,47 @@ class Project:
             agent=self.store.need(self.plan.agent).file(BINARY["agent"]),
         )
 
+    def print_inside(self, as_json: bool) -> None:  # noqa: FBT001 (doit's way to pass it)
+        from fcbuild.look import choice, inspection
+
+        if len(self.to_boot) != 1:
+            raise SpecError([f"image={get_var('image')}: inspect looks into one image at a time"])
+        artifact = choice.rootfs(self.to_boot[0], self.plan, self.store)
+        with self.trees(artifact, reader=self.reader) as (tree,), quiet_pipe():
+            inspection.show(artifact, tree, get_var("path"), as_json=as_json, out=sys.stdout)
+
+    def print_difference(self, everything: bool, as_json: bool) -> None:  # noqa: FBT001
+        from fcbuild.look import choice, difference
+        from fcbuild.vmm import kvm
+
+        words = [get_var("a"), get_var("b")]
+        if None in words:
+            raise SpecError(
+                ["diff compares two root filesystems: a=IMAGE b=IMAGE"],
+                hint="each an image's name, or the beginning of a fingerprint",
+            )
+        a, b = (choice.rootfs(word, self.plan, self.store) for word in words)
+        found = difference.Difference()
+        if a.digests != b.digests:
+            # Every file is read, and an emulated appliance takes minutes over that.
+            reader = self.reader or ("debugfs" if kvm.trouble() else None)
+            with self.trees(a, b, reader=reader) as trees:
+                found = difference.compare(*map(difference.contents, trees))
+        with quiet_pipe():
+            difference.show(a, b, found, everything=everything, as_json=as_json, out=sys.stdout)
+
+    def trees(self, *artifacts: Artifact, reader: str | None) -> AbstractContextManager[list[Tree]]:
+        """Open root filesystems to look into."""
+        from fcbuild.look import readers
+
+        return readers.opened(
+            [artifact.file("rootfs.ext4") for artifact in artifacts],
+            wanted=reader,
+            engine=self.pipeline.engine,
+            toolchain=self.pipeline.toolchain,
+            logs=self.artifacts,
+        )
+
     def print_plan(self) -> None:
         print(f"{'':<24} {'fingerprint':<12}  state")
         for recipe in self.plan.all():
@@ -384,6 +443,26 @@ def check_variables(argv: list[str]) -> None:
             raise SpecError(
                 [f"unknown variable {name}={did_you_mean(name, VARIABLES)}"], hint=f"known: {known}"
             )
+
+
+def choice_of(variable: str, choices: Sequence[str]) -> str | None:
+    """Return the value of a variable, or None. Raises SpecError for one that is no choice."""
+    value: str | None = get_var(variable)
+    if value is not None and value not in choices:
+        near = did_you_mean(value, choices)
+        raise SpecError([f"{variable}={value}: expected {' or '.join(choices)}{near}"])
+    return value
+
+
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """Let whoever reads our output leave early, as `head` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer would be tried again, and fail again, at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def act(function: Callable[..., Any], *args: Any) -> Any:

@@ -112,6 +112,10 @@ class Archive:
         self._write(data)
         self._pad(len(data))
 
+    def link(self, name: str, target: str) -> None:
+        """Add a symbolic link of root's; the directory that it is in has to be there."""
+        self._add(name, "link", _Header(0o777), tarfile.SYMTYPE, target=target)
+
     def finish(self) -> None:
         """Write the end of the archive; the files can still be read."""
         self._write(bytes(2 * _RECORD))

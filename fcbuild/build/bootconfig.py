@@ -162,8 +162,8 @@ def users(passwd: str, limit: int) -> dict[str, tuple[int, int, str]]:
 def identify(user: str, passwd: str, group: str, where: str) -> Identity:
     """Resolve USER (name or uid, optionally with :group) as the engine does. Raises BuildError.
 
-    An unknown number is itself, with group 0; supplementary groups come from the group file and
-    only where no group is named.
+    An unknown number is itself, with group 0. The group is among the supplementary ones, too; the
+    others come from the group file and only where no group is named.
     """
     users = list(_entries(passwd, 7))
     groups = list(_entries(group, 4))
@@ -179,7 +179,7 @@ def identify(user: str, passwd: str, group: str, where: str) -> Identity:
         )
     uid = int(entry[2]) if entry else int(wanted)
     gid = int(entry[3]) if entry else 0
-    extra: tuple[int, ...] = ()
+    others: list[int] = []
     if wanted_group:
         named = next((int(e[2]) for e in groups if e[0] == wanted_group), None)
         if named is None and not _NUMBER.fullmatch(wanted_group):
@@ -189,12 +189,12 @@ def identify(user: str, passwd: str, group: str, where: str) -> Identity:
             )
         gid = int(wanted_group) if named is None else named
     elif entry:
-        member = (int(e[2]) for e in groups if entry[0] in e[3].split(","))
-        extra = tuple(dict.fromkeys(member))
-    if (largest := max(uid, gid, *extra)) > MAX_ID:
+        others = [int(e[2]) for e in groups if entry[0] in e[3].split(",")]
+    supplementary = tuple(dict.fromkeys([gid, *others]))
+    if (largest := max(uid, *supplementary)) > MAX_ID:
         raise BuildError(f"{where}: USER {user}: {largest} is no user or group id")
     home = entry[5] if entry and entry[5] else "/"
-    return Identity(uid=uid, gid=gid, groups=extra, home=home)
+    return Identity(uid=uid, gid=gid, groups=supplementary, home=home)
 
 
 def _entries(text: str, fields: int) -> Iterator[list[str]]:

@@ -42,6 +42,11 @@ class Health:
     start_interval: int
     retries: int
 
+    @property
+    def verdict(self) -> int:
+        """The longest that it may take until the first verdict, in ms."""
+        return self.start_period + self.retries * (self.interval + self.timeout)
+
     def records(self) -> Iterator[tuple[str, str]]:
         """Yield the records of the boot contract, key and value."""
         yield from (("health", value) for value in self.argv)

@@ -26,8 +26,9 @@ EXT4 = "rootfs.ext4"
 
 # Mount points that PID 1 needs: made here, so that a read-only root has them too.
 _MOUNT_POINTS = {"/dev": 0o755, "/proc": 0o755, "/run": 0o755, "/sys": 0o755, "/tmp": 0o1777}
-# What PID 1 fills in at boot.
+# What PID 1 fills in at boot, and where programs look for the list of what is mounted.
 _PLACEHOLDERS = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+_MOUNT_LIST, _KERNELS_LIST = "/etc/mtab", "/proc/mounts"
 # Writable on a read-only root without a word about it.
 _WRITABLE = ("run", "tmp", "var/tmp")
 
@@ -96,6 +97,7 @@ def build(
     stage.facts["content"] = archive.content.data
     stage.facts["argv"] = list(config.argv)
     stage.facts["health"] = config.health is not None
+    stage.facts["health_ms"] = config.health.verdict if config.health else 0
     stage.facts["users"] = bootconfig.users(passwd, _MAX_USERS)
 
 
@@ -110,12 +112,16 @@ def furnish(archive: Archive, directories: Iterable[str]) -> None:
             archive.directory(name)
         if last:
             archive.directory(last, mode)
-    for path in _PLACEHOLDERS:
+    for path in (*_PLACEHOLDERS, _MOUNT_LIST):
         parent = posixpath.dirname(path)
         for name in archive.tree.missing(parent):
             archive.directory(name)
         name = posixpath.join(archive.tree.resolve(parent) or "", posixpath.basename(path))
-        if name not in archive.tree.nodes:  # a link is one, wherever it leads
+        if name in archive.tree.nodes:  # a link is one, wherever it leads
+            continue
+        if path == _MOUNT_LIST:
+            archive.link(name, _KERNELS_LIST)
+        else:
             archive.file(name, 0o644, b"")
 
 

@@ -121,7 +121,7 @@ int launch_exec(const struct launch *launch, struct refusal *refusal)
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){.rlim_cur = 1024, .rlim_max = 524288});
 	setrlimit(RLIMIT_CORE, &(struct rlimit){.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY});
 	setrlimit(RLIMIT_NPROC, &(struct rlimit){.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY});
-	int input = open("/dev/null", O_RDONLY);
+	int input = open("/dev/null", O_RDWR);
 	if (input < 0 || dup2(input, STDIN_FILENO) < 0)
 		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "/dev/null: %s", strerror(errno));
 	if (dup2(launch->output, STDOUT_FILENO) < 0 || dup2(launch->errors, STDERR_FILENO) < 0)

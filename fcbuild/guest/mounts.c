@@ -35,7 +35,7 @@ static const struct mount kernels[] = {
 
 static const struct mount programs[] = {
 	{"devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
-	{"tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"},
+	{"tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777"},
 	{"mqueue", "/dev/mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
 	{"cgroup2", CGROUPS, MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate"},
 };

@@ -9,7 +9,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,15 +17,16 @@
 #define RESOLVER "/etc/resolv.conf"
 
 /*
- * Open the file `path` to be written from its start: always when it is to be replaced, else where the
- * image has none or an empty one. A symbolic link counts as content even when it dangles: whoever made
- * it decided where that file is to come from. Returns -1 when the file stays as it is.
+ * Open the file `path` to be written from its start, root's and readable by all. The engine covers an
+ * image's own file in the same way. A symbolic link is left alone, also when it dangles, unless there
+ * is something to say that was asked for: whoever made it decided where that file is to come from.
+ * Returns -1 when the file stays as it is.
  */
-static int open_new(const char *path, bool replace)
+static int open_new(const char *path, bool asked)
 {
 	struct stat found;
 	bool there = lstat(path, &found) == 0, regular = there && S_ISREG(found.st_mode);
-	if (there && !replace && (!regular || found.st_size != 0))
+	if (there && !regular && !asked)
 		return -1;
 	int flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
 	/* Not when there is nothing to cut: ext4 writes a file that was truncated as soon as it is closed. */
@@ -37,6 +37,10 @@ static int open_new(const char *path, bool replace)
 		flags &= ~O_NOFOLLOW;
 	int fd = open(path, flags, 0644);
 	if (fd < 0)
+		console_say("%s: %s", path, strerror(errno));
+	else if (regular && (found.st_uid != 0 || found.st_gid != 0) && fchown(fd, 0, 0) != 0)
+		console_say("%s: %s", path, strerror(errno));
+	else if (regular && (found.st_mode & 07777) != 0644 && fchmod(fd, 0644) != 0)
 		console_say("%s: %s", path, strerror(errno));
 	return fd;
 }
@@ -52,64 +56,22 @@ static void write_hostname(const struct config *config)
 
 static void write_hosts(const struct config *config)
 {
-	int fd = open_new(HOSTS, false);
+	const struct network_config *network = &config->network;
+	int fd = open_new(HOSTS, network->hostc > 0);
 	if (fd < 0)
 		return;
 	dprintf(fd,
 		"127.0.0.1\tlocalhost\n"
 		"::1\tlocalhost ip6-localhost ip6-loopback\n"
+		"fe00::0\tip6-localnet\n"
+		"ff00::0\tip6-mcastprefix\n"
+		"ff02::1\tip6-allnodes\n"
+		"ff02::2\tip6-allrouters\n"
 		"127.0.1.1\t%s\n",
 		config->hostname);
+	for (size_t i = 0; i < network->hostc; i++)
+		dprintf(fd, "%s\n", network->hosts[i]);
 	close(fd);
-}
-
-static bool has_line(const char *text, size_t length, const char *line)
-{
-	size_t wanted = strlen(line);
-	while (length > 0) {
-		const char *newline = memchr(text, '\n', length);
-		size_t found = newline != NULL ? (size_t)(newline - text) : length;
-		if (found == wanted && memcmp(text, line, wanted) == 0)
-			return true;
-		found += newline != NULL;
-		text += found;
-		length -= found;
-	}
-	return false;
-}
-
-static void append_lines(int fd, const char *text, size_t length, const struct network_config *network)
-{
-	bool ends_inside_line = length > 0 && text[length - 1] != '\n';
-	for (size_t i = 0; i < network->hostc; i++) {
-		if (has_line(text, length, network->hosts[i]))
-			continue;
-		dprintf(fd, "%s%s\n", ends_inside_line ? "\n" : "", network->hosts[i]);
-		ends_inside_line = false;
-	}
-}
-
-/* Add the host lines that the file does not have. */
-static void append_hosts(const struct network_config *network)
-{
-	struct stat file;
-	int fd = open(HOSTS, O_RDWR | O_APPEND | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) {
-		console_say(HOSTS ": %s", fd < 0 ? strerror(errno) : "not a file");
-	} else if (file.st_size == 0) {
-		append_lines(fd, "", 0, network);
-	} else {
-		size_t length = (size_t)file.st_size;
-		char *text = mmap(NULL, length, PROT_READ, MAP_PRIVATE, fd, 0);
-		if (text == MAP_FAILED) {
-			console_say(HOSTS ": %s", strerror(errno));
-		} else {
-			append_lines(fd, text, length, network);
-			munmap(text, length);
-		}
-	}
-	if (fd >= 0)
-		close(fd);
 }
 
 static void write_resolver(const struct network_config *network)
@@ -138,8 +100,6 @@ int names_set(const struct config *config, char *error, size_t error_size)
 	directory_make("/etc", strlen("/etc"), 0, 0);
 	write_hostname(config);
 	write_hosts(config);
-	if (config->network.hostc > 0)
-		append_hosts(&config->network);
 	write_resolver(&config->network);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include "rtnetlink.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -127,6 +128,25 @@ static int all_up(const struct network_config *network, char *error, size_t erro
 	return 0;
 }
 
+/* Let every user listen on any port and ping, as an engine does; the kernel lets root only. */
+static void allow_users(void)
+{
+	static const struct {
+		const char *file, *value;
+	} settings[] = {
+		{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"},
+		{"/proc/sys/net/ipv4/ping_group_range", "0 2147483647"},
+	};
+	for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+		int fd = open(settings[i].file, O_WRONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue; /* a kernel without IPv4 */
+		if (write(fd, settings[i].value, strlen(settings[i].value)) < 0)
+			console_say("%s: %s", settings[i].file, strerror(errno));
+		close(fd);
+	}
+}
+
 int network_up(const struct network_config *network, char *error, size_t error_size)
 {
 	netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -136,5 +156,6 @@ int network_up(const struct network_config *network, char *error, size_t error_s
 	}
 	int all = all_up(network, error, error_size);
 	close(netlink);
+	allow_users();
 	return all;
 }

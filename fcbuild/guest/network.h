@@ -7,7 +7,8 @@
 #include <stddef.h>
 
 /*
- * Bring `lo` up, and `eth0` with all that the config has for it. Nothing waits for a carrier. Where
+ * Bring `lo` up, and `eth0` with all that the config has for it, and let every user listen on any
+ * port and ping, as an engine does. Nothing waits for a carrier. Where
  * there is no eth0, or a kernel without a network, a line on the console says what is not there.
  *
  * Returns 0, or -1 with the reason in `error`.

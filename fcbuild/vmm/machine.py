@@ -231,6 +231,10 @@ class Machine:
                     raise
         self.wait_for_end(deadline)
 
+    def signal(self, number: int, deadline: float) -> None:
+        """Send the program a signal. Raises VmmError when PID 1 cannot."""
+        self._link.control(f"signal {number}", _left(deadline))
+
     def wait_for_end(self, deadline: float) -> None:
         """Wait until the VM is gone. Raises BootTimeout; GuestPanic if it ended by a panic."""
         while not self._ended:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import workspace
-from tests.boot.test_boot import DEBIAN, failed, run_dirs
+from tests.boot.test_boot import DEBIAN, failed
 from tests.workspace import Workspace
 
 pytestmark = pytest.mark.boot
@@ -66,6 +66,18 @@ def test_a_server_that_greets_passes_its_tcp_check(checkout: Workspace) -> None:
     result = checkout.doit("boot", "image=greets")
     assert result.status == 0, result.output
     assert "check     passed: tcp :2222 -> 'HELLO': got 'HELLO'" in result.output
+
+
+def test_systemd_is_ready_and_shuts_down_in_order(checkout: Workspace) -> None:
+    result = checkout.doit("boot", "image=debian-systemd")
+    assert result.status == 0, result.output
+    assert re.search(r"^ready +[0-9.]+ s after exec$", result.output, re.MULTILINE)
+    receipt = checkout.receipt("debian-systemd")
+    assert [event["event"] for event in receipt["events"]] == [
+        *("init", "mounted", "exec", "ready", "stopping", "exit", "end")
+    ]
+    assert receipt["events"][2]["pid"] == 1
+    assert receipt["exit"] == {"code": 0, "signal": 0, "reason": "stopped"}
 
 
 # An init in a few lines: it says that it is ready and, told to stop, does what an init does.
@@ -153,10 +165,8 @@ def test_vms_share_one_root_at_the_same_time(tmp_path: Path) -> None:
             DEBIAN + 'CMD ["sh", "-c", "echo x >/usr/new && echo wrote; sleep 600 & wait"]\n',
         )
     assert checkouts[0].doit("build", "image=shared").status == 0
-    before = run_dirs()
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(lambda each: each.doit("boot", "image=shared"), checkouts))
     assert [result.status for result in results] == [0, 0], results
     one, two = (checkout.receipt("shared")["rootfs"] for checkout in checkouts)
     assert one == two
-    assert run_dirs() == before

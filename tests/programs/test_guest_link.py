@@ -443,8 +443,15 @@ def test_what_the_program_gets(guest: Guest) -> None:
     assert guest.event("exit")["code"] == 0
 
 
+HOSTS = (
+    b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    b"fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\n"
+    b"ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+)
+
+
 def test_the_system_around_it(guest: Guest) -> None:
-    """Mounts, /tmp and the files of /etc are there; what the image brought is left alone."""
+    """Mounts, /tmp and the files of /etc are there; the image's own are covered."""
     (guest.image / "etc").mkdir()
     (guest.image / "etc" / "hosts").write_text("10.0.0.1 mine\n")
     (guest.image / "etc" / "resolv.conf").touch()
@@ -461,7 +468,7 @@ def test_the_system_around_it(guest: Guest) -> None:
     assert "nosuid" in mounts["/dev"][3].split(",")
     assert values["tmp-mode"] == [b"%d" % 0o1777]
     assert values["etc-hostname"] == [b"probe-vm\n"]
-    assert values["etc-hosts"] == [b"10.0.0.1 mine\n"]
+    assert values["etc-hosts"] == [HOSTS + b"127.0.1.1\tprobe-vm\n"]
     assert values["etc-resolv"][0].startswith(b"#")
     assert guest.console() == b""
 
@@ -906,7 +913,7 @@ def test_a_file_that_cannot_be_written(guest: Guest) -> None:
 
 
 def test_etc(guest: Guest) -> None:
-    """What the image has stays, except for what the instance or the network asks for."""
+    """The image's files are covered; a link is replaced where the instance or the network asks."""
     etc = guest.image / "etc"
     etc.mkdir()
     (etc / "hostname").write_text("image\n")
@@ -918,12 +925,12 @@ def test_etc(guest: Guest) -> None:
     guest.run(boot_config())
     values = shown(guest.output())
     assert values["etc-hostname"] == [b"own\n"]
-    assert values["etc-hosts"] == [b"10.0.0.9 a b\n10.0.0.8 mine\n::5 c\n"]
+    assert values["etc-hosts"] == [HOSTS + b"127.0.1.1\town\n10.0.0.9 a b\n::5 c\n"]
     assert values["etc-resolv"] == [b"nameserver ::1\n"]
 
 
-def test_etc_of_an_image_that_has_its_own(guest: Guest) -> None:
-    """With nothing asked for, files with content and links stay as they are."""
+def test_links_in_etc(guest: Guest) -> None:
+    """With nothing asked for, links stay as they are."""
     etc = guest.image / "etc"
     etc.mkdir()
     (etc / "hostname").write_text("image\n")
@@ -931,7 +938,7 @@ def test_etc_of_an_image_that_has_its_own(guest: Guest) -> None:
     (etc / "resolv.conf").symlink_to("../run/resolv.conf")
     guest.run(boot_config(["/probe", "do", "file", "/etc/hostname", "append", "/etc/hosts"]))
     assert guest.output().decode().splitlines() == [
-        file_line("/etc/hostname", 0o100644, "0 0", "image\n"),
+        file_line("/etc/hostname", 0o100644, "0 0", "probe-vm\n"),
         "append /etc/hosts: ok",
     ]
     assert guest.console() == b""
@@ -1072,7 +1079,7 @@ def test_a_read_only_root(guest: Guest) -> None:
         file_line("/var/lib/full/file", 0o100644, "0 0", "imagex"),
         file_line("/var/lib/full/n/x", 0o100600, "1 2", "x"),
         file_line("/a,b:c/file", 0o100644, "0 0", "oddx"),
-        file_line("/etc/hosts", 0o100640, "0 0", "10.0.0.1 image\n::5 own\nx"),
+        file_line("/etc/hosts", 0o100644, "0 0", HOSTS.decode() + "127.0.1.1\town\n::5 own\nx"),
     ]
     assert lines[18] == file_line("/etc/hostname", 0o100644, "0 0", "own\n")
     assert lines[19].startswith("/tmp 41777 0 0 ")

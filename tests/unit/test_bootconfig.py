@@ -117,20 +117,20 @@ def parse(document: bytes) -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize(
     ("user", "uid", "gid", "groups", "home"),
     [
-        ("", 0, 0, (), "/root"),
-        ("root", 0, 0, (), "/root"),
-        ("www", 33, 34, (40, 41), "/var/www"),
-        ("www:", 33, 34, (40, 41), "/var/www"),
-        ("www:root", 33, 0, (), "/var/www"),
-        ("www:7", 33, 7, (), "/var/www"),
-        ("nohome", 50, 51, (), "/"),
-        ("50", 50, 51, (), "/"),
-        ("1234", 1234, 0, (), "/"),
-        ("1234:5", 1234, 5, (), "/"),
-        ("1234:web", 1234, 34, (), "/"),
-        ("33", 77, 78, (), "/named-33"),  # a name first, as the engine has it
-        ("0", 0, 0, (), "/root"),
-        ("4294967294:4294967294", 4294967294, 4294967294, (), "/"),
+        ("", 0, 0, (0,), "/root"),
+        ("root", 0, 0, (0,), "/root"),
+        ("www", 33, 34, (34, 40, 41), "/var/www"),
+        ("www:", 33, 34, (34, 40, 41), "/var/www"),
+        ("www:root", 33, 0, (0,), "/var/www"),
+        ("www:7", 33, 7, (7,), "/var/www"),
+        ("nohome", 50, 51, (51,), "/"),
+        ("50", 50, 51, (51,), "/"),
+        ("1234", 1234, 0, (0,), "/"),
+        ("1234:5", 1234, 5, (5,), "/"),
+        ("1234:web", 1234, 34, (34,), "/"),
+        ("33", 77, 78, (78,), "/named-33"),  # a name first, as the engine has it
+        ("0", 0, 0, (0,), "/root"),
+        ("4294967294:4294967294", 4294967294, 4294967294, (4294967294,), "/"),
     ],
 )
 def test_user_becomes_numbers(
@@ -143,7 +143,7 @@ def test_user_becomes_numbers(
 
 @pytest.mark.parametrize(("user", "uid", "gid"), [("", 0, 0), ("7", 7, 0), ("7:8", 7, 8)])
 def test_numbers_need_no_user_database(user: str, uid: int, gid: int) -> None:
-    assert identify(user, "", "", "x") == Identity(uid=uid, gid=gid, groups=(), home="/")
+    assert identify(user, "", "", "x") == Identity(uid=uid, gid=gid, groups=(gid,), home="/")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_an_init_of_the_images_own_takes_the_place_of_its_program() -> None:
     )
     config = made(image, init="/sbin/init")
     assert (config.argv, config.handover, config.stop_signal) == (("/sbin/init",), True, 2)
-    assert config.identity == Identity(uid=0, gid=0, groups=(), home="/root")
+    assert config.identity == Identity(uid=0, gid=0, groups=(0,), home="/root")
     assert config.health is None
     assert parse(config.render())[-2:] == [("stop-grace-ms", b"1500"), ("handover", b"")]
 
@@ -344,6 +344,7 @@ def test_the_document_reads_back_as_the_contract_says() -> None:
         ("workdir", b"/srv"),
         ("uid", b"33"),
         ("gid", b"34"),
+        ("group", b"34"),
         ("group", b"40"),
         ("group", b"41"),
         ("hostname", b"host"),

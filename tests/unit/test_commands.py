@@ -36,6 +36,11 @@ def refused(checkout: Workspace, *args: str) -> str:
         (("build", "image=hello,nosuch"), "no image 'nosuch'; known: alpine-web, debian-base"),
         (("boot", "image=debian-base"), "debian-base is a base for other images"),
         (("boot", "instance=none.toml"), "none.toml: cannot be read: No such file"),
+        (("inspect", "reader=debug"), "expected guestfs or debugfs (did you mean debugfs?)"),
+        (("inspect", "image=debian-base"), "debian-base is a base for other images"),
+        (("inspect", "image=hello,debian-web"), "one image at a time"),
+        (("diff", "a=hello"), "a=IMAGE b=IMAGE"),
+        (("diff", "a=0000", "b=debian-wbe"), "no image '0000', and no root filesystem"),
         (
             ("boot", "image=h*,d*-web", "instance=x"),
             "instance=x is for one VM, not for hello, debian-web",
@@ -101,6 +106,13 @@ def test_without_an_engine_a_build_says_what_to_do(checkout: Workspace, tmp_path
     assert "no container engine answers" in result.output
     assert "hint: start Docker" in result.output
     assert "Traceback" not in result.output
+
+
+def test_an_image_that_is_not_built_is_not_looked_into(checkout: Workspace, tmp_path: Path) -> None:
+    for command in (("inspect", "image=hello"), ("diff", "a=hello", "b=debian-web")):
+        result = checkout.doit(*command, env={"FCBUILD_STORE": str(tmp_path / "empty")})
+        assert result.status == 1
+        assert "hello, as it is now, is not built\n  hint: doit build image=hello" in result.output
 
 
 def test_a_store_that_cannot_be_written_is_named(checkout: Workspace, tmp_path: Path) -> None:

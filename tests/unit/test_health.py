@@ -142,3 +142,8 @@ def test_what_cannot_be_a_check_is_refused_with_its_place(label: Any, said: str)
 
 def test_keys_of_a_newer_engine_are_let_be() -> None:
     assert read({"Test": ["CMD", "a"], "Novelty": 1}) is not None
+
+
+def test_a_verdict_takes_the_start_period_and_all_failures_at_most() -> None:
+    found = read({"Test": ["CMD", "x"], "Interval": 2 * S, "Timeout": S, "StartPeriod": 5 * S})
+    assert found is not None and found.verdict == 5_000 + 3 * (2_000 + 1_000)

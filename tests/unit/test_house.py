@@ -23,7 +23,7 @@ ORDER = [
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},
     {"build", "vmm"},
-    {"checks", "microvm", "verify"},
+    {"checks", "look", "microvm", "verify"},
     {"publish"},
     {"tasks", "reporter"},
 ]

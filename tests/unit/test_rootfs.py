@@ -54,8 +54,9 @@ def furnished(tmp_path: Path) -> Iterator[Furnished]:
 
 
 TOP: dict[str, bytes | str | None] = dict.fromkeys(("dev", "proc", "run", "sys", "tmp", "etc"))
-PLACEHOLDERS: dict[str, bytes | str | None] = {
-    f"etc/{name}": b"" for name in ("hostname", "hosts", "resolv.conf")
+ADDED = {
+    **{f"etc/{name}": ("file", 0o644) for name in ("hostname", "hosts", "resolv.conf")},
+    "etc/mtab": ("link", 0o777),
 }
 
 
@@ -63,7 +64,7 @@ def test_an_empty_image_gets_all_of_it(furnished: Furnished) -> None:
     assert furnished({}) == {
         **{name: ("directory", 0o755) for name in ("dev", "etc", "proc", "run", "sys")},
         "tmp": ("directory", 0o1777),
-        **{name: ("file", 0o644) for name in PLACEHOLDERS},
+        **ADDED,
     }
 
 
@@ -73,6 +74,7 @@ def test_what_is_there_is_left_alone(furnished: Furnished) -> None:
         "etc/hostname": b"mine",
         "etc/hosts": "/nowhere/at/all",
         "etc/resolv.conf": None,
+        "etc/mtab": b"",
         "data": None,
     }
     assert furnished(there, "/data") == {}
@@ -97,7 +99,7 @@ def test_links_of_the_image_are_followed(furnished: Furnished) -> None:
         "usr/share/a": ("directory", 0o755),
         "usr/share/a/b": ("directory", 0o755),
         "usr/etc/vol": ("directory", 0o755),
-        **{f"usr/{name}": ("file", 0o644) for name in PLACEHOLDERS},
+        **{f"usr/{name}": added for name, added in ADDED.items()},
     }
 
 

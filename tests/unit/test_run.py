@@ -13,7 +13,7 @@ import pytest
 from fcbuild import progress
 from fcbuild import run as runs
 from fcbuild.errors import CommandFailed, ToolMissing
-from fcbuild.run import TAIL_LINES, environment, need, output, run
+from fcbuild.run import TAIL_LINES, conversation, environment, need, output, run
 
 LONG_S = 60.0  # longer than any test may take
 
@@ -201,3 +201,43 @@ def test_a_probe_answers_or_is_none(argv: list[str], expected: str | None) -> No
 
 def test_foreground_returns_the_status() -> None:
     assert runs.foreground([sys.executable, "-c", "raise SystemExit(5)"]) == 5
+
+
+def test_a_conversation_goes_both_ways_and_ends_with_its_input(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "log").open("wb") as log,
+        conversation(
+            ["sh", "-c", 'while read -r line; do echo "you said $line"; done; echo bye >&2'],
+            what="an echo",
+            log=log,
+            timeout_s=20,
+        ) as (questions, answers),
+    ):
+        for word in (b"one", b"two"):
+            questions.write(word + b"\n")
+            questions.flush()
+            assert answers.readline() == b"you said " + word + b"\n"
+    assert (tmp_path / "log").read_bytes() == b"bye\n"
+
+
+def test_a_conversation_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with (
+        (tmp_path / "log").open("wb") as log,
+        conversation(["sleep", str(LONG_S)], what="x", log=log, timeout_s=0.2) as (_, answers),
+    ):
+        assert answers.readline() == b""
+    assert time.monotonic() - started < 10
+
+
+def test_an_error_ends_a_conversation_with_all_that_it_started(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="of ours"),
+        (tmp_path / "log").open("wb") as log,
+        conversation(
+            ["sh", "-c", f"sleep {LONG_S} & echo $!; wait"], what="x", log=log, timeout_s=60
+        ) as (_, answers),
+    ):
+        started = int(answers.readline())
+        raise ValueError("of ours")
+    assert gone(started)

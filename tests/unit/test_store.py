@@ -341,3 +341,15 @@ def test_a_file_in_the_place_of_a_link_is_no_link(store: Store, tmp_path: Path) 
     artifact, _ = store.obtain(RECIPE, build)
     (tmp_path / "init").write_bytes(b"program")
     assert not links_to(tmp_path / "init", artifact, "init")
+
+
+def test_objects_of_a_kind_the_newest_first(store: Store) -> None:
+    assert store.objects("init") == []
+    made = []
+    for number in range(3):
+        artifact, _ = store.obtain(Recipe("init", f"guest-{number}", {"n": number}), build)
+        artifact.directory.chmod(0o700)
+        os.utime(artifact.directory, (number, number))
+        made.append(artifact)
+    store.obtain(Recipe("agent", "other", {}), build)
+    assert store.objects("init") == made[::-1]

@@ -1,0 +1,1 @@
+"""Looking inside built root filesystems: no boot, no mount, no root."""
