@@ -15,19 +15,11 @@
 
 #define HOSTNAME "boot"
 
-static void file(const char *path, int flags, const char *text)
+static void put(const char *path, int flags, const char *text)
 {
 	int fd = open(path, O_WRONLY | flags, 0644);
 	if (fd >= 0 && write(fd, text, strlen(text)) >= 0)
 		close(fd);
-}
-
-/* What PID 1 writes only where the image has nothing. */
-static void file_default(const char *path, const char *text)
-{
-	struct stat found;
-	if (lstat(path, &found) != 0 || found.st_size == 0)
-		file(path, O_CREAT, text);
 }
 
 static void delegate_controllers(void)
@@ -43,7 +35,7 @@ static void delegate_controllers(void)
 	for (char *name; (name = strsep(&rest, " \n")) != NULL;)
 		if (*name != '\0')
 			strcat(strcat(strcat(all, "+"), name), " ");
-	file("/sys/fs/cgroup/cgroup.subtree_control", 0, all);
+	put("/sys/fs/cgroup/cgroup.subtree_control", 0, all);
 }
 
 static void loopback_up(void)
@@ -67,7 +59,7 @@ int main(void)
 	mkdir("/dev/pts", 0755);
 	mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
 	mkdir("/dev/shm", 0755);
-	mount("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount("tmpfs", "/dev/shm", "tmpfs", none, "mode=1777");
 	mkdir("/dev/mqueue", 0755);
 	mount("mqueue", "/dev/mqueue", "mqueue", none, NULL);
 	mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755");
@@ -78,10 +70,19 @@ int main(void)
 	symlink("/proc/self/fd/1", "/dev/stdout");
 	symlink("/proc/self/fd/2", "/dev/stderr");
 	loopback_up();
+	put("/proc/sys/net/ipv4/ip_unprivileged_port_start", 0, "0");
+	put("/proc/sys/net/ipv4/ping_group_range", 0, "0 2147483647");
 	sethostname(HOSTNAME, strlen(HOSTNAME));
-	file_default("/etc/hostname", HOSTNAME "\n");
-	file_default("/etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" HOSTNAME "\n");
-	file_default("/etc/resolv.conf", "# This machine has no name server.\n");
+	put("/etc/hostname", O_CREAT, HOSTNAME "\n");
+	put("/etc/hosts", O_CREAT,
+	    "127.0.0.1\tlocalhost\n"
+	    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+	    "fe00::0\tip6-localnet\n"
+	    "ff00::0\tip6-mcastprefix\n"
+	    "ff02::1\tip6-allnodes\n"
+	    "ff02::2\tip6-allrouters\n"
+	    "127.0.1.1\t" HOSTNAME "\n");
+	put("/etc/resolv.conf", O_CREAT, "# This machine has no name server.\n");
 	reboot(RB_DISABLE_CAD);
 	execve(argv[0], argv, env);
 	return 1;
