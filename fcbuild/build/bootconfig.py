@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from fcbuild import records
 from fcbuild.build import health
 from fcbuild.build.engine import ImageConfig
 from fcbuild.build.health import Health
@@ -76,15 +77,14 @@ class BootConfig:
 
     def render(self) -> bytes:
         """Return the document. Raises BuildError when it is over the contract's limits."""
-        records = list(self._records())
-        document = b"fcbuild-boot %d\n" % BOOT_CONTRACT
-        for key, value in records:
-            data = value.encode("utf-8", "surrogateescape")
-            document += b"%s %d\n%s\n" % (key.encode(), len(data), data)
-        document += b"end 0\n\n"
-        if len(document) > MAX_BYTES or len(records) >= MAX_RECORDS:
+        texts = list(self._records())
+        document = records.document(
+            f"fcbuild-boot {BOOT_CONTRACT}",
+            ((key, text.encode("utf-8", "surrogateescape")) for key, text in texts),
+        )
+        if len(document) > MAX_BYTES or len(texts) >= MAX_RECORDS:
             raise BuildError(
-                f"the boot config has {len(document)} bytes in {len(records)} records; "
+                f"the boot config has {len(document)} bytes in {len(texts)} records; "
                 f"the boot contract allows {MAX_BYTES} in {MAX_RECORDS - 1}",
                 hint="shorten ENV, ENTRYPOINT or CMD",
             )
