@@ -68,8 +68,7 @@ def assemble(
 
 
 def remove_drives(vm: MicroVm, run_dir: Path) -> None:
-    """Remove the private drives: the config drive, and those that the guest has written the
-    instance's files to."""
+    """Remove the private drives: they are large, and hold what the instance's values set."""
     for drive in vm.drives:
         path = Path(drive.path_on_host)
         if path.parent == run_dir:

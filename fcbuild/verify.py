@@ -106,7 +106,7 @@ def verify(
     """Boot the image and run its checks. The receipt is written whether they hold or not.
 
     Raises BootFailed, CheckFailed or another VmmError when the image does not hold what it must;
-    the run directory is kept then, without what holds the instance's values, and the error names
+    the run directory is kept then, without the private drives, and the error names
     it. Raises SpecError for an instance that does not go with the image.
     """
     receipt = Receipt(spec.name, kernel, rootfs, firecracker, host.kind)
@@ -130,8 +130,7 @@ def verify(
             if str(run_dir) not in error.message:
                 error.message += f"\n  run directory, with all logs: {run_dir}"
             receipt.error = error.message
-            if instance is not None:
-                remove_drives(vm, run_dir)
+            remove_drives(vm, run_dir)
             raise
         finally:
             # An interrupted run says nothing about the image: an older receipt stands.

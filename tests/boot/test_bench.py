@@ -10,7 +10,7 @@ import pytest
 from bench import boot
 from bench.boot import ARMS, Result
 
-# The lowest counts, as the disk of a busy machine only adds; the shell is far from its limit.
+# The median counts; the shell is far from its limit.
 RUNS = {"fcbuild": 3, "mounts": 3, "shell": 1}
 
 pytestmark = pytest.mark.boot

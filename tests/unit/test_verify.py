@@ -410,11 +410,12 @@ def test_a_kept_run_directory_holds_no_value_of_the_instance(
     assert "hunter2" not in held + str(caught.value) + repr(caught.value.__dict__)
 
 
-def test_without_an_instance_the_disk_is_kept_as_evidence(boot: Boot, short_dir: Path) -> None:
+def test_a_kept_run_directory_holds_the_logs_and_not_the_disk(boot: Boot, short_dir: Path) -> None:
     with pytest.raises(CheckFailed):
         boot("[boot]\nexpect_exit = 1\n", [*BOOT, *end()])
     (run_dir,) = short_dir.iterdir()
-    assert (run_dir / "rootfs.ext4").exists()
+    assert (run_dir / "output.log").exists()
+    assert not (run_dir / "rootfs.ext4").exists()
 
 
 def test_an_instance_that_does_not_go_with_the_image_boots_nothing(

@@ -5,7 +5,6 @@
  *
  * Lines of level 0 reach the console of a kernel that was started with `quiet`.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -26,22 +25,28 @@ static void say(int log, const char *what, const char *value)
 		_exit(1);
 }
 
-/* When the kernel started PID 1: its own line on the log, "6,SEQUENCE,MICROSECONDS,-;Run /x as init process". */
+/*
+ * When the kernel started process 1, and when that became the one that is measured: lines that were
+ * logged before, "6,SEQUENCE,MICROSECONDS,-;Run /x as init process" and "15,..;bench: start".
+ */
 static void say_start(int log)
 {
 	char record[8192];
 	ssize_t length;
-	while ((length = read(log, record, sizeof record - 1)) >= 0 || errno == EPIPE) {
+	while ((length = read(log, record, sizeof record - 1)) > 0) {
 		uintmax_t microseconds;
-		if (length <= 0)
-			continue; /* overwritten before it was read: the next one is not */
-		record[length] = '\0';
-		if (strstr(record, ";Run /") == NULL || sscanf(record, "%*d,%*d,%ju", &microseconds) != 1)
-			continue;
 		char text[32];
+		record[length] = '\0';
+		const char *line = strchr(record, ';');
+		if (line == NULL || sscanf(record, "%*d,%*d,%ju", &microseconds) != 1)
+			continue;
 		snprintf(text, sizeof text, "%ju", microseconds);
-		say(log, "init", text);
-		return;
+		if (strncmp(line, ";Run /", 6) == 0)
+			say(log, "init", text);
+		if (strncmp(line, ";bench: start", 13) == 0)
+			say(log, "start", text);
+		if (strncmp(line, ";bench: exec", 12) == 0)
+			return; /* what follows are the lines that are said here */
 	}
 }
 
