@@ -56,6 +56,8 @@ READERS = ("guestfs", "debugfs")
 JSON = {"name": "json", "long": "json", "type": bool, "default": False, "help": "for machines"}
 ALL = {"name": "all", "long": "all", "type": bool, "default": False, "help": "every line"}
 
+_TEST_PROCESSES = 2
+
 # doit would collect what a task prints until it ends, and mix up tasks that run side by side.
 _OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
 
@@ -215,7 +217,9 @@ class Project:
 
     def test(self, *, unit: bool) -> Task:
         prepare = [] if unit else [partial(act, self.prepare_tests)]
-        pytest = partial(act, _python, "-m", "pytest", "tests/unit" if unit else "tests")
+        # Two at a time, because a boot test mostly waits; a file's tests share what they set up.
+        argv = ["-m", "pytest", "-n", str(_TEST_PROCESSES), "--dist", "loadfile"]
+        pytest = partial(act, _python, *argv, "tests/unit" if unit else "tests")
         return {"actions": [*prepare, pytest], "uptodate": [False], **_OPEN}
 
     def product(

@@ -141,7 +141,7 @@ def test_an_unexpected_exit_status_is_a_failure(checkout: Workspace) -> None:
 def test_a_check_that_does_not_hold_says_what_came(checkout: Workspace) -> None:
     toml = checkout.root / "images" / "debian-web" / "image.toml"
     toml.write_text(
-        '[boot]\ndeadline = "1s"\n[[check]]\nhttp = { port = 80, path = "/none" }\n'
+        '[boot]\ndeadline = "3s"\n[[check]]\nhttp = { port = 80, path = "/none" }\n'
         '[[check]]\nlog = "never said"\n'
     )
     output = failed(checkout, "debian-web")

@@ -255,7 +255,8 @@ def test_a_fail_event_tells_stage_and_error(make: Make) -> None:
         ([health("healthy", code=True)], "a health event without a status"),
         ([event("health", status=["healthy"], failing=0)], "a health event without a status"),
     ],
-    ids=lambda value: str(value)[-40:],
+    # The ids stay the same from run to run, as the events' times do not.
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_guest_that_breaks_the_contract_is_named(
     make: Make, steps: list[Step], said: str
