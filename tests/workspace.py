@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A copy of the checkout's own files, with the real store."""
+    """A copy of the checkout's own files, with the real store.
+
+    scratch: where its commands keep temporary files; None for where everybody does.
+    """
 
     root: Path
+    scratch: Path | None = None
 
     def doit(self, *args: str, env: dict[str, str] | None = None, timeout_s: float = 900) -> Result:
         done = subprocess.run(
@@ -55,7 +59,8 @@ class Workspace:
         return [sys.executable, "-m", "doit", *args]
 
     def env(self, extra: dict[str, str] | None = None) -> dict[str, str]:
-        return {**os.environ, "FCBUILD_STORE": str(STORE), **(extra or {})}
+        scratch = {"TMPDIR": str(self.scratch)} if self.scratch else {}
+        return {**os.environ, "FCBUILD_STORE": str(STORE), **scratch, **(extra or {})}
 
     def image(self, name: str, toml: str, dockerfile: str, **files: str) -> None:
         """Add an image. Names of files: "." is written as "__"."""
@@ -109,8 +114,8 @@ def engine() -> None:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Workspace:
-    return make(tmp_path)
+def checkout(tmp_path: Path, short_dir: Path) -> Workspace:
+    return replace(make(tmp_path), scratch=short_dir)
 
 
 def make(root: Path) -> Workspace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,15 @@ from tests.workspace import Workspace
 
 pytestmark = pytest.mark.boot
 
+STARTS_S = 60.0  # for a VMM to start, on a busy machine
+
 # One image for the ways a program can go: cheap, because only its last layer differs.
 DEBIAN = "FROM fcbuild/debian-base\n"
 
 
-def run_dirs() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("fcbuild-*")}
+def run_dirs(checkout: Workspace) -> list[str]:
+    assert checkout.scratch
+    return [path.name for path in checkout.scratch.glob("fcbuild-*")]
 
 
 def kept_run_dir(output: str) -> Path:
@@ -38,7 +41,6 @@ def failed(checkout: Workspace, name: str, *more: str) -> str:
 
 
 def test_debian_web_answers_and_a_second_run_builds_nothing(checkout: Workspace) -> None:
-    before = run_dirs()
     first = checkout.doit("boot")
     assert first.status == 0, first.output
     assert "check     passed: " in first.output
@@ -62,7 +64,7 @@ def test_debian_web_answers_and_a_second_run_builds_nothing(checkout: Workspace)
     assert not re.search(r"^built ", second.output, re.MULTILINE), second.output
     again = checkout.receipt("debian-web")
     assert again["rootfs"] == receipt["rootfs"] and again["kernel"] == receipt["kernel"]
-    assert run_dirs() == before
+    assert not run_dirs(checkout)
 
 
 def test_a_changed_page_rebuilds_only_its_rootfs_and_is_served(checkout: Workspace) -> None:
@@ -155,12 +157,20 @@ def test_an_interrupted_boot_leaves_nothing(checkout: Workspace, number: signal.
     toml = checkout.root / "images" / "debian-web" / "image.toml"
     toml.write_text('[[check]]\nlog = "never said"\n')  # boots, and then waits for a minute
     assert checkout.doit("build", "image=debian-web").status == 0
-    before = run_dirs()
     with checkout.interrupt("boot", after="booting", number=number):
-        (run_dir,) = run_dirs() - before
-        assert processes_of(run_dir)
+        run_dir = a_running_vm(checkout)
     assert not processes_of(run_dir)
-    assert run_dirs() == before
+    assert not run_dirs(checkout)
+
+
+def a_running_vm(checkout: Workspace) -> str:
+    """Wait until there is a VMM, and return its run directory's name."""
+    deadline = time.monotonic() + STARTS_S
+    while not any(map(processes_of, run_dirs(checkout))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (run_dir,) = run_dirs(checkout)
+    return run_dir
 
 
 def processes_of(run_dir: str) -> list[int]:
