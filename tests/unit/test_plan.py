@@ -35,6 +35,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (package / name).write_text(text)
     monkeypatch.setattr(plans, "PACKAGE", package)
     monkeypatch.setattr(plans, "TOOLCHAIN_SPEC", package / "toolchain.toml")
+    monkeypatch.setattr(plans, "TOOLCHAIN_LOCK", package / "lock.toml")
     return package
 
 
