@@ -198,8 +198,9 @@ def _base(table: Table) -> LockedBase:
 
 def _read_time(table: Table) -> int:
     def read(value: Any) -> int | None:
-        known = isinstance(value, datetime) and value.tzinfo is not None
-        return int(value.timestamp()) if known else None
+        if not isinstance(value, datetime) or value.tzinfo is None or value.year < 1970:
+            return None
+        return int(value.timestamp())
 
     return table.get("time", "a time like 2026-01-31T12:00:00Z", 0, read)
 

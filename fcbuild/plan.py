@@ -219,7 +219,7 @@ class Plan:
 
     def _digest(self, ref: Reference) -> str | None:
         entry = self.specs.lock.images.get(ref.name)
-        return entry and entry.digest
+        return entry.digest if entry else None
 
     def _is_base(self, name: str) -> bool:
         return self.specs.images[name].bootstrap is not None
@@ -232,9 +232,16 @@ class Plan:
 
 
 def base(name: str, spec: Bootstrap, locked: LockedBase | None) -> Recipe:
-    lock = locked and {"time": locked.time, "packages": dict(locked.packages)}
-    asked: dict[str, Json] = {"suite": spec.suite, "packages": sorted(spec.packages)}
-    return Recipe("base", name, {**asked, "arch": "amd64", "lock": lock})
+    return Recipe(
+        "base",
+        name,
+        {
+            "suite": spec.suite,
+            "packages": sorted(spec.packages),
+            "arch": "amd64",
+            "lock": {"time": locked.time, "packages": dict(locked.packages)} if locked else None,
+        },
+    )
 
 
 def container(

@@ -68,7 +68,7 @@ def build(
     if _from_snapshot(recipe, spec, locked, stage):
         return
     lines = [
-        f"{recipe}: the archive has other packages than the locked ones, and no snapshot has those:",
+        f"{recipe}: the archive has no longer the locked packages, and no snapshot has them:",
         *(f"  {line}" for line in moved[:_SHOWN]),
     ]
     if len(moved) > _SHOWN:
