@@ -1,17 +1,22 @@
-"""Tags of a real registry: locked, moved, built by digest, refused in CI."""
+"""Tags of a real registry: locked, moved, built by digest, refused in CI. And the locked base."""
 
 from __future__ import annotations
 
 import subprocess
+import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fcbuild import spec
+from fcbuild.build import base
+from fcbuild.plan import Plan
+from fcbuild.store import Store
 from tests import registry
 from tests.registry import Registry
-from tests.workspace import Workspace
+from tests.workspace import ROOT, STORE, Workspace
 
 pytestmark = pytest.mark.engine
 
@@ -104,3 +109,29 @@ def test_a_registry_that_is_silent_is_named_and_its_entry_stays(
     assert result.status == 1
     assert f"nothing moved\nfailed   lock\nerror: {tag}: no registry" in result.output
     assert (checkout.root / "images" / "lock.toml").read_text() == document
+
+
+def test_the_locked_base_is_what_its_lock_says_and_nothing_of_where_it_was_made() -> None:
+    plan = Plan(spec.load(ROOT))
+    recipe = plan.container("debian-base")
+    locked = plan.locked(recipe)
+    assert locked and plan.locked(plan.toolchain), "the checkout's own lock is complete"
+    assert not [line for name in plan.specs.images for line in plan.unlocked(name)]
+    asked = plan.bootstrap(recipe)
+    artifact, _ = Store(STORE).obtain(
+        recipe, lambda stage: base.build(recipe, asked, locked, stage, strict=True)
+    )
+    tar = artifact.file(base.TAR)
+    assert base.installed(tar) == locked.packages
+    with tarfile.open(tar) as archive:
+        found = {member.name.removeprefix("."): member for member in archive}
+        sources = archive.extractfile("./etc/apt/sources.list")
+        assert sources
+        assert all(line.startswith(b"deb http://") for line in sources)
+    assert max(member.mtime for member in found.values()) == locked.time
+    machine = {"/etc/hostname", "/etc/resolv.conf", "/var/lib/dbus/machine-id"}
+    changing = {"/var/cache/ldconfig/aux-cache", "/var/cache/apt/pkgcache.bin"}
+    assert not (machine | changing) & found.keys()
+    for directory in ("/var/log", "/var/lib/apt/lists", "/var/cache/apt/archives", "/run", "/tmp"):
+        inside = [m for name, m in found.items() if name.startswith(directory + "/") and m.isfile()]
+        assert [member.name for member in inside if member.size] == []
