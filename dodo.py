@@ -65,6 +65,12 @@ def task_plan() -> dict[str, Any]:
     return project.show_plan()
 
 
+@task_params([tasks.CHECK])
+def task_lock(check: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """lock what images stand on to what it is now (image=NAME; --check: only show what moved)"""
+    return project.lock(check=check)
+
+
 def task_kernel() -> Iterator[dict[str, Any]]:
     """build guest kernels"""
     yield from project.kernels()

@@ -2,7 +2,7 @@
 
 A reference `fcbuild/NAME` (in FROM, COPY --from= or RUN --mount=from=) is the image NAME of
 images/: an edge of the task graph. Before a build it is pinned to the exact image that the plan
-asks for, `fcbuild/NAME:FINGERPRINT`. Every other reference goes to the engine as it is written.
+asks for, `fcbuild/NAME:FINGERPRINT`, and a tag to the digest that the lock has for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 LOCAL = "fcbuild/"  # the namespace of our own images
 
 _ESCAPE = re.compile(r"\s*#\s*escape\s*=\s*([\\`])\s*$", re.IGNORECASE)
+_SYNTAX = re.compile(r"\s*#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"\s*#\s*[A-Za-z]+\s*=")
 # A word of its own: $((1<<N)) is none.
 _HEREDOC = re.compile(r"(?<!\S)\d*<<(-?)(['\"]?)([^\s<'\"]+)\2(?!\S)")
@@ -34,12 +35,29 @@ class Reference:
     start: int
     end: int
 
+    @property
+    def local(self) -> bool:
+        """Whether this is an image of images/."""
+        return self.name.startswith(LOCAL)
+
+    @property
+    def tagged(self) -> bool:
+        """Whether what this stands for can move: an image of a registry, without a digest."""
+        return not self.local and "@" not in self.name
+
+    def line(self, text: str) -> int:
+        """Return the line of the Dockerfile that the reference stands in."""
+        return text.count("\n", 0, self.start) + 1
+
 
 def references(text: str, build_args: Mapping[str, str]) -> list[Reference]:
-    """Return the images that the Dockerfile builds upon, its own stages and scratch left out."""
+    """Return the images that the Dockerfile builds upon, its own stages and scratch left out.
+
+    The first is the one that reads it, where `# syntax=` names one.
+    """
     defaults: dict[str, str] = {}  # the ARGs before the first FROM: the only ones FROM can use
     stages: set[str] = set()
-    found: list[Reference] = []
+    found = _frontend(text)
     seen_from = False
     for start, line in _instructions(text):
         if (word := _ARG.match(line)) and not seen_from:
@@ -92,17 +110,30 @@ def line_of(text: str, instructions: Collection[str], target: str | None) -> int
     return None
 
 
-def pin(text: str, build_args: Mapping[str, str], pinned: Callable[[str], str]) -> str:
-    """Return the Dockerfile with every reference to one of our images as `pinned(name)`."""
+def pin(text: str, build_args: Mapping[str, str], pinned: Callable[[Reference], str | None]) -> str:
+    """Return the Dockerfile with every reference as `pinned(reference)`, or as it is for None."""
     for ref in reversed(references(text, build_args)):
-        if ref.name.startswith(LOCAL):
-            text = text[: ref.start] + pinned(local_name(ref.name)) + text[ref.end :]
+        if name := pinned(ref):
+            text = text[: ref.start] + name + text[ref.end :]
     return text
 
 
 def local_name(reference: str) -> str:
     """Return NAME of `fcbuild/NAME`, with or without `:latest`."""
     return reference.removeprefix(LOCAL).removesuffix(":latest")
+
+
+def _frontend(text: str) -> list[Reference]:
+    """Return the image of `# syntax=`, which is one of the directives that a Dockerfile opens with;
+    the first of its kind counts."""
+    offset = 0
+    for line in _LINE.findall(text):
+        if match := _SYNTAX.match(line):
+            return [Reference(match[1], offset + match.start(1), offset + match.end(1))]
+        if not _DIRECTIVE.match(line):
+            break
+        offset += len(line)
+    return []
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str]]:

@@ -17,16 +17,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from fcbuild import context, dockerfile, fingerprint
+from fcbuild import context, dockerfile, fingerprint, lock
+from fcbuild.dockerfile import Reference
 from fcbuild.errors import SpecError, did_you_mean
 from fcbuild.fingerprint import SHORT, Json
+from fcbuild.lock import Lock, LockedBase
 from fcbuild.spec import Bootstrap, ImageSpec, KernelSpec, Specs, bootstrap
 
 Kind = Literal["base", "container", "kernel", "init", "agent", "rootfs"]
 
 # Raise a kind's number when its builder makes other bytes from the same inputs.
 SCHEMA: Mapping[Kind, int] = {
-    "base": 1,
+    "base": 2,
     "container": 1,
     "kernel": 1,
     "init": 1,
@@ -39,6 +41,7 @@ BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md
 PACKAGE = Path(__file__).parent
 TOOLCHAIN = "toolchain"
 TOOLCHAIN_SPEC = PACKAGE / "build" / "toolchain.toml"
+TOOLCHAIN_LOCK = PACKAGE / "build" / lock.FILE
 KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
 
 
@@ -88,7 +91,17 @@ class Plan:
 
     @cached_property
     def toolchain(self) -> Recipe:
-        return base(TOOLCHAIN, bootstrap(TOOLCHAIN_SPEC))
+        spec = bootstrap(TOOLCHAIN_SPEC)
+        return base(TOOLCHAIN, spec, _current(self.toolchain_lock, TOOLCHAIN, spec))
+
+    @cached_property
+    def toolchain_lock(self) -> Lock:
+        """The toolchain's own lock. Raises SpecError."""
+        problems: list[str] = []
+        found = lock.read(TOOLCHAIN_LOCK, f"fcbuild/build/{lock.FILE}", problems)
+        if problems:
+            raise SpecError(problems)
+        return found
 
     @cached_property
     def init(self) -> Recipe:
@@ -105,6 +118,11 @@ class Plan:
         spec = self.specs.images[recipe.name].bootstrap if recipe is not self.toolchain else None
         return spec or bootstrap(TOOLCHAIN_SPEC)
 
+    def locked(self, recipe: Recipe) -> LockedBase | None:
+        """Return what a base recipe is locked to, or None."""
+        which = self.toolchain_lock if recipe is self.toolchain else self.specs.lock
+        return _current(which, recipe.name, self.bootstrap(recipe))
+
     def kernel(self, name: str) -> Recipe:
         return kernel(self.specs.kernels[name], self.toolchain)
 
@@ -115,17 +133,19 @@ class Plan:
         if name not in self._containers:
             spec = self.specs.images[name]
             if spec.bootstrap is not None:
-                self._containers[name] = base(name, spec.bootstrap)
+                locked = self._locked(name, spec.bootstrap)
+                self._containers[name] = base(name, spec.bootstrap, locked)
             else:
                 parents = [self.container(up, (*_upon, name)) for up in self.upon(name)]
-                self._containers[name] = container(spec, parents)
+                digests = {ref.name: self._digest(ref) for ref in tags(spec)}
+                self._containers[name] = container(spec, parents, digests)
         return self._containers[name]
 
     def upon(self, name: str) -> list[str]:
         """Return the images of images/ that NAME is built upon. Raises SpecError."""
         spec = self.specs.images[name]
         found: dict[str, None] = {}
-        for ref in local_references(spec):
+        for ref in (dockerfile.local_name(ref.name) for ref in references(spec) if ref.local):
             if ref not in self.specs.images:
                 near = did_you_mean(ref, self.specs.images)
                 raise SpecError(
@@ -134,6 +154,49 @@ class Plan:
                 )
             found[ref] = None
         return list(found)
+
+    def dockerfile(self, name: str) -> str:
+        """Return the Dockerfile of images/NAME as the engine gets it: with images in place of
+        names."""
+        spec = self.specs.images[name]
+        return dockerfile.pin(read_dockerfile(spec), spec.build_args, self.pinned)
+
+    def pinned(self, ref: Reference) -> str | None:
+        """Return the one image that a reference stands for, or None for what is not locked."""
+        if ref.local:
+            return self.container(dockerfile.local_name(ref.name)).tag
+        digest = self._digest(ref) if ref.tagged else None
+        return digest and f"{ref.name}@{digest}"
+
+    def unlocked(self, name: str) -> list[str]:
+        """Return what images/NAME stands upon, near and far, that is not locked: a line for each.
+
+        A base is not locked either when its [bootstrap] says otherwise than when it was.
+        """
+        spec = self.specs.images[name]
+        if spec.bootstrap is not None:
+            locked = self._locked(name, spec.bootstrap)
+            return [] if locked else [f"images/{name}/image.toml: its packages are not locked"]
+        text = read_dockerfile(spec)
+        found = [
+            f"images/{name}/Dockerfile:{ref.line(text)}: {ref.name} is not locked"
+            for ref in tags(spec)
+            if self._digest(ref) is None
+        ]
+        for up in self.upon(name):
+            found += self.unlocked(up)
+        return list(dict.fromkeys(found))
+
+    def epoch(self, name: str) -> int:
+        """Return the time of images/NAME, in seconds since 1970: when the newest of what it stands
+        upon was locked. No file of it is newer, but for what its Dockerfile makes."""
+        spec = self.specs.images[name]
+        if spec.bootstrap is not None:
+            locked = self._locked(name, spec.bootstrap)
+            return locked.time if locked else context.EPOCH
+        entries = [self.specs.lock.images.get(ref.name) for ref in tags(spec)]
+        times = [entry.time for entry in entries if entry]
+        return max([*times, *map(self.epoch, self.upon(name))], default=context.EPOCH)
 
     def rootfs(self, name: str) -> Recipe:
         return rootfs(self.specs.images[name], self.container(name), self.init, self.toolchain)
@@ -151,6 +214,13 @@ class Plan:
         yield from (self.container(name) for name in self.specs.images if self._is_base(name))
         yield from map(self.rootfs, self.bootable())
 
+    def _locked(self, name: str, spec: Bootstrap) -> LockedBase | None:
+        return _current(self.specs.lock, name, spec)
+
+    def _digest(self, ref: Reference) -> str | None:
+        entry = self.specs.lock.images.get(ref.name)
+        return entry.digest if entry else None
+
     def _is_base(self, name: str) -> bool:
         return self.specs.images[name].bootstrap is not None
 
@@ -161,15 +231,22 @@ class Plan:
         return Recipe(kind, directory, {"sources": tree}, (self.toolchain,))
 
 
-def base(name: str, spec: Bootstrap) -> Recipe:
+def base(name: str, spec: Bootstrap, locked: LockedBase | None) -> Recipe:
     return Recipe(
         "base",
         name,
-        {"suite": spec.suite, "packages": sorted(spec.packages), "arch": "amd64"},
+        {
+            "suite": spec.suite,
+            "packages": sorted(spec.packages),
+            "arch": "amd64",
+            "lock": {"time": locked.time, "packages": dict(locked.packages)} if locked else None,
+        },
     )
 
 
-def container(spec: ImageSpec, parents: Iterable[Recipe]) -> Recipe:
+def container(
+    spec: ImageSpec, parents: Iterable[Recipe], digests: Mapping[str, str | None]
+) -> Recipe:
     return Recipe(
         "container",
         spec.name,
@@ -178,6 +255,7 @@ def container(spec: ImageSpec, parents: Iterable[Recipe]) -> Recipe:
             "args": dict(spec.build_args),
             "target": spec.build_target,
             "platform": "linux/amd64",
+            "images": dict(digests),
         },
         tuple(parents),
     )
@@ -221,15 +299,16 @@ def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, toolchain: Recipe) -> R
     )
 
 
-def local_references(spec: ImageSpec) -> list[str]:
-    """Return the names behind the Dockerfile's fcbuild/NAME references. Raises SpecError."""
+def references(spec: ImageSpec) -> list[Reference]:
+    """Return the images that an image's Dockerfile names. Raises SpecError."""
     if spec.bootstrap is not None:
         return []
-    text = read_dockerfile(spec)
-    found = dockerfile.references(text, spec.build_args)
-    return [
-        dockerfile.local_name(ref.name) for ref in found if ref.name.startswith(dockerfile.LOCAL)
-    ]
+    return dockerfile.references(read_dockerfile(spec), spec.build_args)
+
+
+def tags(spec: ImageSpec) -> list[Reference]:
+    """Return the references of a Dockerfile that need a lock to stay what they are."""
+    return [ref for ref in references(spec) if ref.tagged]
 
 
 def read_dockerfile(spec: ImageSpec) -> str:
@@ -240,6 +319,13 @@ def read_dockerfile(spec: ImageSpec) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError([f"images/{spec.name}/Dockerfile: cannot be read: {error}"]) from error
+
+
+def _current(which: Lock, name: str, spec: Bootstrap) -> LockedBase | None:
+    """Return the lock of a base, unless the base was asked to be something else then."""
+    entry = which.bases.get(name)
+    asked = (spec.suite, tuple(sorted(spec.packages)))
+    return entry if entry and (entry.suite, entry.asked) == asked else None
 
 
 def explain(old: Json, new: Json, path: str = "") -> list[str]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fcbuild import network, tables
+from fcbuild import lock, network, tables
 from fcbuild.errors import SpecError, did_you_mean
+from fcbuild.lock import Lock
 from fcbuild.network import NetworkSpec
 from fcbuild.tables import MIB, Table
 
@@ -157,6 +158,7 @@ class Specs:
 
     images: Mapping[str, ImageSpec]
     kernels: Mapping[str, KernelSpec]
+    lock: Lock
 
 
 def load(root: Path) -> Specs:
@@ -176,9 +178,10 @@ def load(root: Path) -> Specs:
             problems.append(
                 f"images/{image.name}/image.toml: kernel: no kernel {image.kernel!r}{near}"
             )
+    locked = lock.read(root / "images" / lock.FILE, f"images/{lock.FILE}", problems)
     if problems:
         raise SpecError(problems)
-    return Specs(images, kernels)
+    return Specs(images, kernels, locked)
 
 
 def select(wanted: str | None, known: Iterable[str], *, what: str) -> list[str]:

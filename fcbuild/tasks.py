@@ -15,6 +15,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
@@ -25,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 from doit import get_var
 from doit.exceptions import TaskFailed
 
-from fcbuild import progress, spec
-from fcbuild.errors import FcBuildError, SpecError, did_you_mean
-from fcbuild.plan import KVM_HOST, Plan, Recipe
+from fcbuild import lock, progress, spec
+from fcbuild.errors import FcBuildError, SourceError, SpecError, did_you_mean
+from fcbuild.plan import KVM_HOST, TOOLCHAIN_LOCK, Plan, Recipe
 from fcbuild.store import Artifact, State, Store, link, links_to
 
 if TYPE_CHECKING:
@@ -54,6 +55,13 @@ READERS = ("guestfs", "debugfs")
 
 # Options of tasks, as doit describes them.
 JSON = {"name": "json", "long": "json", "type": bool, "default": False, "help": "for machines"}
+CHECK = {
+    "name": "check",
+    "long": "check",
+    "type": bool,
+    "default": False,
+    "help": "only show what moved; fail when something did",
+}
 ALL = {"name": "all", "long": "all", "type": bool, "default": False, "help": "every line"}
 
 _TEST_PROCESSES = 2
@@ -71,6 +79,7 @@ class Project:
 
     def __init__(self, root: Path, *, default_image: str) -> None:
         check_variables(sys.argv[1:])
+        self.root = root
         self.artifacts = root / "artifacts"
         self.plan = Plan(spec.load(root))
         store = os.environ.get("FCBUILD_STORE")
@@ -83,6 +92,8 @@ class Project:
         self.wanted = spec.select(wanted, images, what="image")
         self.named = wanted is not None
         self.to_boot = self.wanted if self.named else [default_image]
+        # Whether nothing may be built that is not locked.
+        self.strict = lock.insisted(os.environ)
         self.kvm = choice_of("kvm", KVM_CHOICES)
         self.reader = choice_of("reader", READERS)
         self.instance = self.read_instance(get_var("instance"))
@@ -108,7 +119,7 @@ class Project:
         from fcbuild.build.engine import Docker
         from fcbuild.build.pipeline import Pipeline
 
-        return Pipeline(self.plan, self.store, Docker())
+        return Pipeline(self.plan, self.store, Docker(), strict=self.strict)
 
     @cached_property
     def emulated(self) -> bool:
@@ -204,6 +215,10 @@ class Project:
             "uptodate": [partial(asked, lambda: self.store.find(recipe()) is not None)],
         }
 
+    def lock(self, *, check: bool) -> Task:
+        actions = [partial(act, self.move_lock, check)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
     def show_plan(self) -> Task:
         return {"actions": [partial(act, self.print_plan)], "uptodate": [False], **_OPEN}
 
@@ -244,6 +259,8 @@ class Project:
             return self.made(recipe(), state)
 
         def current() -> bool:
+            if image is not None and self.refused(image):
+                return False
             found = self.store.find(recipe())
             if found is None or not links_to(at, found, file):
                 return False
@@ -279,7 +296,11 @@ class Project:
         return self.pipeline.rootfs(name)
 
     def image_held(self, name: str) -> bool:
-        return self.held(self.plan.container(name))
+        return not self.refused(name) and self.held(self.plan.container(name))
+
+    def refused(self, name: str) -> bool:
+        """Whether building an image ends in an error about its lock, also when it is there."""
+        return self.strict and bool(self.plan.unlocked(name))
 
     def held(self, recipe: Recipe) -> bool:
         return self.pipeline.engine.has(recipe.tag)
@@ -330,6 +351,36 @@ class Project:
         for line in outcome(receipt):
             print(line)
         print(f"receipt   {os.path.relpath(receipt_path)}")
+
+    def move_lock(self, check: bool) -> None:  # noqa: FBT001 (doit's way to pass it)
+        """Ask what tags and packages are now; show what moved and, but for `check`, lock it."""
+        from fcbuild.build import resolve
+
+        with tempfile.TemporaryDirectory(prefix="lock-", dir=self.artifacts) as scratch:
+            answer = resolve.ask(
+                self.plan,
+                self.store,
+                self.pipeline.engine,
+                names=self.wanted,
+                toolchain=not self.named,
+                scratch=Path(scratch),
+            )
+            moved = [
+                *lock.moves(self.plan.specs.lock, answer.images),
+                *lock.moves(self.plan.toolchain_lock, answer.toolchain),
+            ]
+            print("\n".join(moved) or "nothing moved")
+            if moved and not check:
+                lock.write(self.root / "images" / lock.FILE, answer.images)
+                if not self.named:
+                    lock.write(TOOLCHAIN_LOCK, answer.toolchain)
+                resolve.keep(Plan(spec.load(self.root)), self.store, answer)
+        if answer.silent:
+            raise SourceError(
+                "\n".join(answer.silent), hint="what was locked before stays; try again later"
+            )
+        if moved and check:
+            raise FcBuildError("the lock is not what it would be now", hint="doit lock moves it")
 
     def prepare_tests(self) -> None:
         """Build what the boot tests stand on, where its progress can be seen and no test's

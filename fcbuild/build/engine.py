@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from fcbuild import progress
 from fcbuild.errors import CommandFailed, SourceError, ToolMissing
+from fcbuild.lock import DIGEST
 from fcbuild.run import TAIL_LINES, output, run
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Engine(Protocol):
 
     def offers(self, reference: str) -> bool:
         """Return whether the image is held, or a registry that answers has it."""
+
+    def digest(self, reference: str) -> str:
+        """Return the digest that a registry has for a tag now. Raises SourceError."""
 
     def load(self, tar: Path, tag: str, changes: Sequence[str]) -> None:
         """Make an image of one layer from the tar of a root filesystem."""
@@ -131,6 +135,22 @@ class Docker:
         except (DockerException, OSError):
             return False
         return True
+
+    def digest(self, reference: str) -> str:
+        # The engine asks, because it knows the user's registries, mirrors and credentials. What it
+        # is told is checked when it counts: what comes for a digest has to have that digest.
+        from docker.errors import APIError
+
+        api = self._client.api
+        try:
+            found = api.inspect_distribution(reference)  # type: ignore[no-untyped-call]
+        except (APIError, OSError) as error:
+            why = getattr(error, "explanation", None) or error
+            raise SourceError(f"{reference}: no registry tells its digest: {why}") from error
+        digest = str(found.get("Descriptor", {}).get("digest"))
+        if not DIGEST.fullmatch(digest):
+            raise SourceError(f"{reference}: a registry answers with {digest!r} for a digest")
+        return digest
 
     def load(self, tar: Path, tag: str, changes: Sequence[str]) -> None:
         repository, _, version = tag.partition(":")

@@ -5,27 +5,33 @@ only where the store or the engine lacks it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from fcbuild import context, dockerfile, progress
+from fcbuild import context, progress
 from fcbuild.build import base, kernel, program, rootfs
 from fcbuild.build.engine import Engine, no_registry
+from fcbuild.errors import SpecError
 from fcbuild.fingerprint import Json
-from fcbuild.plan import Plan, Recipe, explain, read_dockerfile
+from fcbuild.plan import Plan, Recipe, explain, references
 from fcbuild.store import Artifact, Stage, State, Store
 
 _REASONS = 3  # that are said aloud; plan shows all
 
 
 class Pipeline:
-    """Builds the recipes of one plan into one store, with one engine."""
+    """Builds the recipes of one plan into one store, with one engine.
 
-    def __init__(self, plan: Plan, store: Store, engine: Engine) -> None:
+    strict: whether to refuse what is not locked, instead of warning of it.
+    """
+
+    def __init__(self, plan: Plan, store: Store, engine: Engine, *, strict: bool = False) -> None:
         self.plan = plan
         self.store = store
         self.engine = engine
+        self.strict = strict
+        self._warned: set[str] = set()
 
     @property
     def downloads(self) -> Path:
@@ -34,6 +40,8 @@ class Pipeline:
 
     def toolchain(self) -> str:
         """Have the toolchain image in the engine; return its tag."""
+        if self.plan.locked(self.plan.toolchain) is None:
+            self._unlocked(["fcbuild/build/toolchain.toml: its packages are not locked"])
         return self._base(self.plan.toolchain)
 
     def container(self, name: str) -> State:
@@ -43,11 +51,13 @@ class Pipeline:
         say what changed.
         """
         recipe = self.plan.container(name)
+        self._unlocked(self.plan.unlocked(name))
+        if recipe.kind == "base":
+            held = self.engine.has(recipe.tag)
+            self._base(recipe)
+            return "stored" if held else "built"
         if self.engine.has(recipe.tag):
             return "stored"
-        if recipe.kind == "base":
-            self._base(recipe)
-            return "built"
         for up in self.plan.upon(name):
             self.container(up)
         if self.store.find(recipe):  # the engine lost it
@@ -76,6 +86,7 @@ class Pipeline:
 
     def rootfs(self, name: str) -> tuple[Artifact, State]:
         recipe = self.plan.rootfs(name)
+        self._unlocked(self.plan.unlocked(name))
 
         def build(stage: Stage) -> None:
             self.container(name)
@@ -99,9 +110,8 @@ class Pipeline:
         spec = self.plan.specs.images[name]
         if spec.bootstrap is not None or self.engine.has(self.plan.container(name).tag):
             return None
-        for ref in dockerfile.references(read_dockerfile(spec), spec.build_args):
-            local = ref.name.startswith(dockerfile.LOCAL)
-            if not local and not self.engine.offers(ref.name):
+        for ref in references(spec):
+            if not ref.local and not self.engine.offers(self.plan.pinned(ref) or ref.name):
                 return ref.name
         for up in self.plan.upon(name):
             if missing := self.unreachable(up):
@@ -109,20 +119,31 @@ class Pipeline:
         return None
 
     def _base(self, recipe: Recipe) -> str:
-        if self.engine.has(recipe.tag):
-            return recipe.tag
-        spec = self.plan.bootstrap(recipe)
-        artifact, _ = self._obtain(recipe, lambda stage: base.build(recipe, spec, stage))
-        base.load(self.engine, artifact, recipe.tag)
+        if not self.engine.has(recipe.tag):
+            artifact, _ = self._obtain(recipe, lambda stage: self._bootstrap(recipe, stage))
+            base.load(self.engine, artifact, recipe.tag)
+        if self.strict:
+            base.insist(self.store.find(recipe))
         return recipe.tag
+
+    def _bootstrap(self, recipe: Recipe, stage: Stage) -> None:
+        spec, locked = self.plan.bootstrap(recipe), self.plan.locked(recipe)
+        base.build(recipe, spec, locked, stage, strict=self.strict)
+
+    def _unlocked(self, found: Sequence[str]) -> None:
+        """Say, once, what is not locked. Raises SpecError where that is not to be."""
+        if found and self.strict:
+            raise SpecError(found, hint="doit lock pins it; commit what it writes")
+        for line in found:
+            if line not in self._warned:
+                self._warned.add(line)
+                progress.say(f"warning: {line}; doit lock pins it")
 
     def _dockerfile(self, name: str, recipe: Recipe, log: IO[bytes]) -> None:
         spec = self.plan.specs.images[name]
         if missing := self.unreachable(name):
             raise no_registry(missing)
-        text = dockerfile.pin(
-            read_dockerfile(spec), spec.build_args, lambda up: self.plan.container(up).tag
-        )
+        text = self.plan.dockerfile(name)
         with progress.step(f"{recipe}: building images/{name}/Dockerfile"):
             self.engine.build(
                 lambda out: context.write_tar(spec.directory, text, out),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fcbuild.dockerfile import line_of, local_name, pin, references
+from fcbuild.dockerfile import Reference, line_of, local_name, pin, references
 
 
 def names(text: str, **build_args: str) -> list[str]:
@@ -40,7 +40,10 @@ def names(text: str, **build_args: str) -> list[str]:
         ("FROM a\nRUN <<EOF\r\nFROM b\r\nEOF\r\nFROM c\r\n", ["a", "c"]),
         ("FROM a\nENV X=<<EOF\nFROM b", ["a", "b"]),
         ("# escape=`\nFROM a\nRUN x `\n  FROM b\nRUN \\\nFROM c", ["a", "c"]),
-        ("# syntax=docker/dockerfile:1\n# escape=`\nFROM `\n a", ["a"]),
+        ("# syntax=docker/dockerfile:1\n# escape=`\nFROM `\n a", ["docker/dockerfile:1", "a"]),
+        ("# escape=`\n#Syntax = d/f:1 x\n# syntax=other\nFROM a", ["d/f:1", "a"]),
+        ("# a comment\n# syntax=d/f:1\nFROM a", ["a"]),
+        ("\n# syntax=d/f:1\nFROM a", ["a"]),
         ("FROM a\n# escape=`\nRUN x \\\n FROM b", ["a"]),
     ],
 )
@@ -112,8 +115,9 @@ def test_latest_is_the_image_itself(reference: str) -> None:
     assert local_name(reference) == "x"
 
 
-def test_pin_replaces_our_references_and_keeps_every_other_character() -> None:
+def test_pin_replaces_references_and_keeps_every_other_character() -> None:
     text = (
+        "# syntax=docker/dockerfile:1\t\r\n"
         "# fcbuild/one in a comment\r\n"
         "ARG BASE=fcbuild/one\r\n"
         "FROM   $BASE \\\r\n # fcbuild/one\r\n  AS Build\r\n"
@@ -121,19 +125,42 @@ def test_pin_replaces_our_references_and_keeps_every_other_character() -> None:
         "RUN <<EOF\r\nFROM fcbuild/one\r\nEOF\r\n"
         "FROM alpine:3\u2028\r\n"
         "COPY --from=build --chown=1 /x /y\r\n"
+        "COPY --from=busybox /x /y\r\n"
         "COPY --from=fcbuild/two /é /y"
     )
     expected = (
-        text.replace("FROM   $BASE", "FROM   <one>")
-        .replace("from=fcbuild/two:latest", "from=<two>")
-        .replace("--from=fcbuild/two ", "--from=<two> ")
+        text.replace("FROM   $BASE", "FROM   <fcbuild/one>")
+        .replace("from=fcbuild/two:latest", "from=<fcbuild/two:latest>")
+        .replace("--from=fcbuild/two ", "--from=<fcbuild/two> ")
+        .replace("docker/dockerfile:1", "<docker/dockerfile:1>")
     )
-    assert pin(text, {}, lambda name: f"<{name}>") == expected
+
+    def pinned(ref: Reference) -> str | None:
+        return f"<{ref.name}>" if ref.local or ref.name.startswith("docker/") else None
+
+    assert pin(text, {}, pinned) == expected
 
 
-def test_pin_without_our_images_changes_nothing() -> None:
+def test_pin_without_anything_to_pin_changes_nothing() -> None:
     text = "FROM alpine\nCOPY --from=busybox / /\n"
-    assert pin(text, {}, lambda name: "never") == text
+    assert pin(text, {}, lambda ref: None) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "local", "tagged"),
+    [
+        ("fcbuild/x", True, False),
+        ("alpine", False, True),
+        ("alpine:3", False, True),
+        ("localhost:5000/fcbuild/x", False, True),
+        ("alpine:3@sha256:" + "0" * 64, False, False),
+        ("alpine@sha256:" + "0" * 64, False, False),
+    ],
+)
+def test_what_can_move_is_a_tag_of_a_registry(name: str, local: bool, tagged: bool) -> None:
+    (ref,) = references(f"# one\n# two\nFROM {name}\n", {})
+    assert (ref.local, ref.tagged) == (local, tagged)
+    assert ref.line(f"# one\n# two\nFROM {name}\n") == 3
 
 
 STAGES = """\

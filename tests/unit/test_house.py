@@ -18,7 +18,7 @@ MODULES = sorted((ROOT / "fcbuild").rglob("*.py"))
 # A module imports only from rooms that stand before its own.
 ORDER = [
     {"errors"},
-    {"fingerprint", "records", "tables", "network", "dockerfile", "progress"},
+    {"fingerprint", "records", "tables", "network", "dockerfile", "progress", "packages", "lock"},
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},
@@ -120,7 +120,7 @@ def test_shell_is_clean(script: str) -> None:
     checked("shellcheck", script)
 
 
-PUBLIC = {"build", "boot", "plan", "kernel", "rootfs", "test", "lint"}
+PUBLIC = {"build", "boot", "lock", "plan", "kernel", "rootfs", "test", "lint"}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 
 from fcbuild import plan as plans
 from fcbuild import spec
+from fcbuild.context import EPOCH
 from fcbuild.errors import SpecError
 from fcbuild.plan import Plan, explain
 
@@ -35,6 +36,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (package / name).write_text(text)
     monkeypatch.setattr(plans, "PACKAGE", package)
     monkeypatch.setattr(plans, "TOOLCHAIN_SPEC", package / "toolchain.toml")
+    monkeypatch.setattr(plans, "TOOLCHAIN_LOCK", package / "lock.toml")
     return package
 
 
@@ -180,6 +182,104 @@ def test_from_and_copy_from_are_edges(checkout: Path) -> None:
 def test_the_tag_of_an_image_is_its_fingerprint(checkout: Path) -> None:
     recipe = Plan(spec.load(checkout)).container("web")
     assert recipe.tag == f"fcbuild/web:{recipe.fingerprint[:12]}"
+
+
+DIGEST = "sha256:" + "ab" * 32
+LOCK = """
+[image."alpine:3.23"]
+digest = "DIGEST"
+time = 2026-01-31T12:00:00Z
+[base.base]
+suite = "trixie"
+asked = ["bash", "curl"]
+time = 2026-01-01T00:00:00Z
+[base.base.packages]
+bash = "5.2-1"
+curl = "8.1-1"
+""".replace("DIGEST", DIGEST)
+NEW_YEAR, JANUARY = 1767225600, 1769860800  # the two times
+PINNED = f"FROM alpine:3.23@{DIGEST}"
+
+
+@pytest.fixture
+def locked(checkout: Path) -> Path:
+    """The checkout with a lock of its base, and of a tag that an image is FROM."""
+    (checkout / "images/lock.toml").write_text(LOCK)
+    image(checkout, "tagged", "ARG V=3.23\nFROM alpine:$V\nCOPY --from=fcbuild/web / /\n")
+    return checkout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("8.1-1", "8.1-2", {"base:base", "container:web", "rootfs:web"}),
+        ("2026-01-01", "2026-01-02", {"base:base", "container:web", "rootfs:web"}),
+        ('asked = ["bash", "curl"]', "asked = []", {"base:base", "container:web", "rootfs:web"}),
+        ("abab", "abcd", set()),
+        ("2026-01-31", "2026-01-30", set()),
+        ("[image", "# a comment\n[image", set()),
+    ],
+)
+def test_the_lock_is_an_input_of_what_it_locks(
+    locked: Path, old: str, new: str, expected: set[str]
+) -> None:
+    changed = moved(locked, lambda: edit(locked / "images/lock.toml", old, new))
+    tagged = {"container:tagged", "rootfs:tagged"}
+    assert changed - tagged == expected
+    assert (tagged <= changed) == (bool(expected) or old == "abab")
+
+
+def test_the_lock_of_the_toolchain_moves_what_it_makes(checkout: Path, package: Path) -> None:
+    text = (
+        "[base.toolchain]\nsuite = 'trixie'\nasked = ['gcc']\ntime = 2026-01-31T12:00:00Z\n"
+        "packages = { gcc = '14' }\n"
+    )
+    changed = moved(checkout, lambda: (package / "lock.toml").write_text(text))
+    assert changed == ALL - {"base:base", "container:web", "container:tool"}
+    (package / "lock.toml").write_text("[base.toolchain]\n")
+    with pytest.raises(SpecError, match=r"fcbuild/build/lock.toml: base.toolchain.suite is miss"):
+        prints(checkout)
+
+
+def test_a_tag_is_handed_to_the_engine_with_its_digest(locked: Path) -> None:
+    plan = Plan(spec.load(locked))
+    web = plan.container("web").tag
+    assert plan.dockerfile("tagged") == f"ARG V=3.23\n{PINNED}\nCOPY --from={web} / /\n"
+    edit(locked / "images/lock.toml", "alpine:3.23", "alpine:3.22")
+    assert "\nFROM alpine:$V\n" in Plan(spec.load(locked)).dockerfile("tagged")
+
+
+def test_what_is_not_locked_is_named_with_its_place(locked: Path) -> None:
+    assert Plan(spec.load(locked)).unlocked("tagged") == []
+    edit(locked / "images/lock.toml", "alpine:3.23", "alpine:3.22")
+    edit(locked / "images/base/image.toml", '"bash"', '"dash"')
+    plan = Plan(spec.load(locked))
+    base = "images/base/image.toml: its packages are not locked"
+    assert plan.unlocked("tagged") == [
+        "images/tagged/Dockerfile:2: alpine:3.23 is not locked",
+        base,
+    ]
+    assert plan.unlocked("web") == plan.unlocked("base") == [base]
+    assert plan.unlocked("tool") == []
+    image(locked, "tagged", f"{PINNED}\n")
+    assert Plan(spec.load(locked)).unlocked("tagged") == []
+
+
+def test_an_image_is_as_old_as_the_newest_lock_below_it(locked: Path) -> None:
+    plan = Plan(spec.load(locked))
+    assert plan.epoch("base") == plan.epoch("web") == NEW_YEAR
+    assert plan.epoch("tagged") == JANUARY
+    assert plan.epoch("tool") == EPOCH
+    (locked / "images/lock.toml").unlink()
+    assert Plan(spec.load(locked)).epoch("tagged") == EPOCH
+
+
+def test_what_is_wrong_in_the_lock_is_named_with_the_way_out(locked: Path) -> None:
+    edit(locked / "images/lock.toml", "sha256:ab", "sha256:xy")
+    with pytest.raises(SpecError) as caught:
+        spec.load(locked)
+    assert "images/lock.toml: image.alpine:3.23.digest: expected" in str(caught.value)
+    assert "images/lock.toml: written by `doit lock`: remove it and run" in str(caught.value)
 
 
 def test_images_from_each_other_are_refused_with_the_cycle(checkout: Path) -> None:

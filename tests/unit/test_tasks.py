@@ -197,6 +197,21 @@ def test_an_image_upon_another_is_built_after_it(project: Make) -> None:
     assert edges == {"base": [], "tool": [], "web": ["_image:base"]}
 
 
+@pytest.mark.parametrize(("ci", "refused"), [("", False), ("true", True)])
+def test_in_ci_what_is_not_locked_is_not_up_to_date(
+    project: Make, monkeypatch: pytest.MonkeyPatch, ci: str, refused: bool
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("FCBUILD_LOCKED", "")
+    made = project()
+    assert made.refused("web") is made.refused("base") is refused
+    assert not made.refused("tool")  # it stands on nothing
+    monkeypatch.setattr(made.store, "find", lambda recipe: Artifact("", "", "", Path(), {}, {}))
+    monkeypatch.setattr(tasks, "links_to", lambda *args: True)
+    current = {task["name"]: task["uptodate"][0]() for task in made.rootfses()}
+    assert current == {"tool": True, "web": not refused}
+
+
 def receipt(**fields: Any) -> Receipt:
     artifact = Artifact("x", "x", "f" * 64, Path(), {}, {})
     return Receipt("web", artifact, artifact, Firecracker(Path(), "1.12.1"), "native", **fields)
