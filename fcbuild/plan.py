@@ -20,6 +20,7 @@ from typing import Literal
 from fcbuild import context, dockerfile, fingerprint, lock
 from fcbuild.dockerfile import Reference
 from fcbuild.errors import SpecError, did_you_mean
+from fcbuild.ext4 import form
 from fcbuild.fingerprint import SHORT, Json
 from fcbuild.lock import Lock, LockedBase
 from fcbuild.spec import Bootstrap, ImageSpec, KernelSpec, Specs, bootstrap
@@ -33,7 +34,7 @@ SCHEMA: Mapping[Kind, int] = {
     "kernel": 1,
     "init": 1,
     "agent": 1,
-    "rootfs": 2,
+    "rootfs": 3,
 }
 
 BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md
@@ -199,7 +200,7 @@ class Plan:
         return max([*times, *map(self.epoch, self.upon(name))], default=context.EPOCH)
 
     def rootfs(self, name: str) -> Recipe:
-        return rootfs(self.specs.images[name], self.container(name), self.init, self.toolchain)
+        return rootfs(self.specs.images[name], self.container(name), self.init)
 
     def bootable(self) -> list[str]:
         """Return the images that become root filesystems: all but the bootstrapped bases."""
@@ -277,13 +278,13 @@ def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:
     )
 
 
-def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, toolchain: Recipe) -> Recipe:
+def rootfs(spec: ImageSpec, image: Recipe, init: Recipe) -> Recipe:
     return Recipe(
         "rootfs",
         spec.name,
         {
             "boot_contract": BOOT_CONTRACT,
-            "mke2fs.conf": fingerprint.describe(PACKAGE / "build" / "mke2fs.conf"),
+            "ext4": dict(form.PARAMETERS),
             "hostname": spec.hostname,
             "size": spec.size,
             "free": spec.free,
@@ -295,7 +296,7 @@ def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, toolchain: Recipe) -> R
             "writable": list(spec.writable),
             "network": [list(record) for record in spec.network.records()],
         },
-        (image, init, toolchain),
+        (image, init),
     )
 
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import tarfile
-from collections import Counter
+import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fcbuild import dockerfile, progress
-from fcbuild.build import bootconfig, entrypoint, ext4, health
-from fcbuild.build.archive import OURS, Archive
+from fcbuild.build import bootconfig, entrypoint, health
 from fcbuild.build.bootconfig import BootConfig, Where
 from fcbuild.build.engine import Engine, ImageConfig
-from fcbuild.build.tree import MOUNTED, Tree, printable
+from fcbuild.build.files import OURS, Files
+from fcbuild.build.tree import MOUNTED, Tree
 from fcbuild.errors import BuildError, CommandFailed
+from fcbuild.ext4.layout import Identity
 from fcbuild.plan import Recipe, read_dockerfile
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Stage
 from fcbuild.tables import MIB
 
 EXT4 = "rootfs.ext4"
+OVERLAY = "overlay.ext4"  # the drive that takes what the guest writes
 
 # Mount points that PID 1 needs: made here, so that a read-only root has them too.
 _MOUNT_POINTS = {"/dev": 0o755, "/proc": 0o755, "/run": 0o755, "/sys": 0o755, "/tmp": 0o1777}
@@ -36,8 +39,7 @@ _MAX_TEXT = 4 * MIB  # an /etc/passwd larger than this is none
 _MAX_USERS = 1000  # in the artifact's facts
 _SHOWN = 10  # names in a warning
 
-# mke2fs looks through a whole directory for each file that it adds: 20,000 in one take 15 s.
-_CROWD = 20_000
+CHECK_TIMEOUT_S = 1800.0
 
 
 def build(
@@ -51,87 +53,76 @@ def build(
     stage: Stage,
 ) -> None:
     """Make rootfs.ext4 from the engine's image. Raises BuildError, CommandFailed."""
-    tar = stage.scratch / "rootfs.tar"
     says = engine.config(image)
     where = _where(spec)
-    with progress.step(f"{recipe}: packing {image}"), Archive(tar) as archive:
-        _export(engine, image, archive, stage)
-        passwd = archive.tree.text("/etc/passwd", _MAX_TEXT)
+    own = _identity(recipe.fingerprint, "")
+    with progress.step(f"{recipe}: packing {image}"), Files(stage.file(EXT4), own) as files:
+        _export(engine, image, files, stage)
+        passwd = files.tree.text("/etc/passwd", _MAX_TEXT)
         volumes = _volumes(says, where("VOLUME"))
         config = bootconfig.compose(
             says,
             spec,
             passwd=passwd,
-            group=archive.tree.text("/etc/group", _MAX_TEXT),
-            writable=_writable(archive.tree, [*spec.writable, *volumes]) if spec.readonly else (),
+            group=files.tree.text("/etc/group", _MAX_TEXT),
+            writable=_writable(files.tree, [*spec.writable, *volumes]) if spec.readonly else (),
             where=where,
         )
         place = where("ENTRYPOINT" if says.entrypoint else "CMD")
         if spec.init:
             place = f"images/{spec.name}/image.toml: init"
-        _check_programs(config, archive.tree, volumes, place, where)
-        furnish(archive, [config.workdir, *volumes, *spec.writable])
-        archive.directory(OURS)
-        archive.directory(f"{OURS}/root", 0o700)
-        archive.directory(f"{OURS}/rw", 0o700)
-        archive.file(f"{OURS}/init", 0o755, init.read_bytes())
-        archive.file(f"{OURS}/boot", 0o600, config.render())
-        archive.finish()
-        for name in _crowded(archive.tree):
-            progress.say(f"{recipe}: /{printable(name)} has so many files that this takes minutes")
-        size = spec.size or ext4.size_for(archive.content, spec.free)
-        ext4.pack(
-            EXT4,
-            tar,
-            size=size,
-            content=archive.content,
-            xattrs=archive.xattrs,
-            seed=recipe.fingerprint,
-            overlay=spec.overlay_size,
-            engine=engine,
-            toolchain=toolchain,
-            stage=stage,
-        )
-    _warn(spec, says, archive)
+        _check_programs(config, files.tree, volumes, place, where)
+        furnish(files, [config.workdir, *volumes, *spec.writable])
+        files.directory(OURS)
+        files.directory(f"{OURS}/root", 0o700)
+        files.directory(f"{OURS}/rw", 0o700)
+        files.file(f"{OURS}/init", 0o755, init.read_bytes())
+        files.file(f"{OURS}/boot", 0o600, config.render())
+        size = files.finish(spec.size, spec.free)
+        if spec.overlay_size is not None:
+            with Files(stage.file(OVERLAY), _identity(recipe.fingerprint, "overlay ")) as overlay:
+                overlay.finish(spec.overlay_size, 0)
+        _check(engine, toolchain, stage)
+    _warn(spec, says, files)
     stage.facts["size"] = size
-    stage.facts["content"] = archive.content.data
+    stage.facts["content"] = files.content
     stage.facts["argv"] = list(config.argv)
     stage.facts["health"] = config.health is not None
     stage.facts["health_ms"] = config.health.verdict if config.health else 0
     stage.facts["users"] = bootconfig.users(passwd, _MAX_USERS)
 
 
-def furnish(archive: Archive, directories: Iterable[str]) -> None:
+def furnish(files: Files, directories: Iterable[str]) -> None:
     """Add what the image lacks of mount points, of these directories and of what PID 1 fills in.
 
     Raises BuildError where a file of the image is in the way.
     """
     for path, mode in [*_MOUNT_POINTS.items(), *((path, 0o755) for path in directories)]:
-        *parents, last = [*archive.tree.missing(path)] or [""]
+        *parents, last = [*files.tree.missing(path)] or [""]
         for name in parents:
-            archive.directory(name)
+            files.directory(name)
         if last:
-            archive.directory(last, mode)
+            files.directory(last, mode)
     for path in (*_PLACEHOLDERS, _MOUNT_LIST):
         parent = posixpath.dirname(path)
-        for name in archive.tree.missing(parent):
-            archive.directory(name)
-        name = posixpath.join(archive.tree.resolve(parent) or "", posixpath.basename(path))
-        if name in archive.tree.nodes:  # a link is one, wherever it leads
+        for name in files.tree.missing(parent):
+            files.directory(name)
+        name = posixpath.join(files.tree.resolve(parent) or "", posixpath.basename(path))
+        if name in files.tree.nodes:  # a link is one, wherever it leads
             continue
         if path == _MOUNT_LIST:
-            archive.link(name, _KERNELS_LIST)
+            files.link(name, _KERNELS_LIST)
         else:
-            archive.file(name, 0o644, b"")
+            files.file(name, 0o644, b"")
 
 
-def _export(engine: Engine, image: str, archive: Archive, stage: Stage) -> None:
+def _export(engine: Engine, image: str, files: Files, stage: Stage) -> None:
     """Have the engine write the image's files to a pipe, and take them from it."""
     reading, writing = os.pipe()
 
     def copy() -> None:
         with os.fdopen(reading, "rb") as source:
-            archive.copy(source)
+            files.copy(source)
 
     with ThreadPoolExecutor(1) as pool:
         copying = pool.submit(copy)
@@ -147,6 +138,30 @@ def _export(engine: Engine, image: str, archive: Archive, stage: Stage) -> None:
         copying.result()
     except tarfile.TarError as error:
         raise BuildError(f"the engine's tar of {image} cannot be read: {error}") from error
+
+
+def _check(engine: Engine, toolchain: str, stage: Stage) -> None:
+    """Have e2fsck, which shares nothing with what wrote them, look at the file systems. Its status
+    0 is "no error found"; -n changes nothing. Raises CommandFailed."""
+    engine.run(
+        toolchain,
+        ["sh", "-euc", 'for image in /out/*.ext4; do e2fsck -fn "$image"; done'],
+        what="checking the root filesystem with e2fsck",
+        mounts={stage.directory: "/out:ro"},
+        log=stage.log,
+        log_path=stage.log_path,
+        timeout_s=CHECK_TIMEOUT_S,
+    )
+
+
+def _identity(seed: str, what: str) -> Identity:
+    """Return UUIDs that follow from a seed, so that they are the same each time."""
+
+    def derived(purpose: str) -> uuid.UUID:
+        digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
+        return uuid.UUID(bytes=digest[:16], version=4)
+
+    return Identity(number=derived(f"{what}uuid"), hashing=derived(f"{what}hash"))
 
 
 def _where(spec: ImageSpec) -> Where:
@@ -177,11 +192,6 @@ def _writable(tree: Tree, paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"/{name}" for name in kept[len(_WRITABLE) :])
 
 
-def _crowded(tree: Tree) -> list[str]:
-    entries = Counter(name.rpartition("/")[0] for name in tree.nodes)
-    return sorted(name for name, count in entries.items() if count > _CROWD)
-
-
 def _check_programs(
     config: BootConfig, tree: Tree, volumes: list[str], place: str, where: Where
 ) -> None:
@@ -199,15 +209,15 @@ def _check_programs(
             progress.say(f"warning: the health check cannot succeed: {error.message}")
 
 
-def _warn(spec: ImageSpec, image: ImageConfig, archive: Archive) -> None:
+def _warn(spec: ImageSpec, image: ImageConfig, files: Files) -> None:
     if spec.init and (image.healthcheck or health.LABEL in image.labels):
         progress.say(
             f"warning: {spec.name}: HEALTHCHECK is not run, init = {spec.init!r} looks after "
             "its services itself"
         )
-    if late := archive.untimely:
+    if late := files.untimely:
         more = f" and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
         progress.say(
-            f"warning: {spec.name}: times before 1901 or after 2038 are cut to these: "
+            f"warning: {spec.name}: times before 1901 or after 2446 are cut to these: "
             f"{', '.join(late[:_SHOWN])}{more}"
         )

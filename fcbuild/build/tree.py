@@ -24,13 +24,13 @@ MOUNTED = ("proc", "sys", "dev")
 class Node:
     """A file of any kind. mode: permission bits.
 
-    target: where a symbolic link leads to. offset, size: of a file's bytes in the archive.
+    target: where a symbolic link leads to. inode: of the file; size: of its content, in bytes.
     """
 
     kind: Kind
     mode: int
     target: str = ""
-    offset: int = 0
+    inode: int = 0
     size: int = 0
 
 

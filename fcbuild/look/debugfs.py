@@ -18,9 +18,9 @@ from typing import IO
 
 from fcbuild.build.engine import Engine
 from fcbuild.errors import ImageError
-from fcbuild.look import inode
+from fcbuild.ext4 import form, inode
+from fcbuild.ext4.inode import Inode
 from fcbuild.look.entry import MAX_ENTRIES, Entry, Space, order
-from fcbuild.look.inode import Inode
 
 TIMEOUT_S = 600.0
 
@@ -69,11 +69,11 @@ class DebugfsReader:
                 raise ImageError(f"{self._image}: debugfs does not tell its {label.lower()}")
             return int(found[1])
 
-        if number("Block size") != inode.BLOCK or number("Inode size") != inode.SIZE:
+        if number("Block size") != form.BLOCK or number("Inode size") != form.INODE:
             raise ImageError(f"{self._image}: its blocks or inodes have not the size of our builds")
         return Space(
             size=self._image.stat().st_size,
-            free=number("Free blocks") * inode.BLOCK,
+            free=number("Free blocks") * form.BLOCK,
             inodes=number("Inode count"),
             free_inodes=number("Free inodes"),
         )
@@ -156,7 +156,7 @@ class DebugfsReader:
         inodes = {}
         with (self._scratch / "inodes").open("rb") as answers, self._image.open("rb") as disk:
             for number, offset in _locations(answers):
-                found = inode.decode(inode.read_at(disk, offset, inode.SIZE))
+                found = inode.decode(inode.read_at(disk, offset, form.INODE))
                 if found.links:
                     inodes[number] = found
         return inodes
@@ -183,7 +183,7 @@ def _locations(answers: IO[bytes]) -> Iterator[tuple[int, int]]:
         found = _LOCATED.fullmatch(asked + answers.readline() + answers.readline())
         if found is None:
             raise ImageError(f"debugfs answers imap with {asked!r}")
-        yield int(found[1]), int(found[2]) * inode.BLOCK + int(found[3], 16)
+        yield int(found[1]), int(found[2]) * form.BLOCK + int(found[3], 16)
 
 
 def _listings(

@@ -10,6 +10,7 @@ import re
 import struct
 import subprocess
 import tarfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,11 +19,12 @@ from pathlib import Path
 import pytest
 
 from fcbuild import spec
-from fcbuild.build import ext4
-from fcbuild.build.archive import Archive
+from fcbuild.build import rootfs
 from fcbuild.build.engine import Docker
+from fcbuild.build.files import Files
 from fcbuild.build.pipeline import Pipeline
 from fcbuild.errors import BuildError
+from fcbuild.ext4.layout import Identity
 from fcbuild.fingerprint import digest
 from fcbuild.plan import Plan
 from fcbuild.store import Stage, Store
@@ -42,6 +44,7 @@ VOLUME /data/kept
 USER www-data
 CMD ["perl", "/list.pl"]
 """
+IDENTITY = Identity(number=uuid.UUID(int=1), hashing=uuid.UUID(int=2))
 TOML = '[rootfs]\nfree = "8MiB"\noverlay = "32MiB"\n'
 
 
@@ -302,11 +305,12 @@ def pack(toolchain: str, tmp_path: Path) -> Iterator[Pack]:
     stage_directory, scratch = tmp_path / "stage", tmp_path / "scratch"
     stage_directory.mkdir()
     scratch.mkdir()
-    reading, writing = os.pipe()
 
     with (tmp_path / "log").open("wb") as log:
 
         def pack(fill: Callable[[tarfile.TarFile], None]) -> Path:
+            reading, writing = os.pipe()
+
             def write() -> None:
                 with (
                     os.fdopen(writing, "wb") as sink,
@@ -314,25 +318,17 @@ def pack(toolchain: str, tmp_path: Path) -> Iterator[Pack]:
                 ):
                     fill(tar)
 
-            with Archive(scratch / "tar") as archive, ThreadPoolExecutor(1) as pool:
+            made = stage_directory / rootfs.EXT4
+            with Files(made, IDENTITY) as files, ThreadPoolExecutor(1) as pool:
                 filling = pool.submit(write)
                 with os.fdopen(reading, "rb") as source:
-                    archive.copy(source)
+                    files.copy(source)
                 filling.result()
-                archive.finish()
-                ext4.pack(
-                    "image",
-                    scratch / "tar",
-                    size=ext4.size_for(archive.content, 0),
-                    content=archive.content,
-                    xattrs=archive.xattrs,
-                    seed="seed",
-                    overlay=None,
-                    engine=Docker(),
-                    toolchain=toolchain,
-                    stage=Stage(stage_directory, scratch, log, tmp_path / "log"),
-                )
-            return stage_directory / "image"
+                files.finish(None, 0)
+            # e2fsck of the toolchain says whether it is sound.
+            stage = Stage(stage_directory, scratch, log, tmp_path / "log")
+            rootfs._check(Docker(), toolchain, stage)
+            return made
 
         yield pack
 
@@ -352,7 +348,7 @@ class Zeros(io.RawIOBase):
 
 
 def test_a_file_over_2_gib_and_100_000_small_ones(pack: Pack, debugfs: Debugfs) -> None:
-    over = (2 << 30) + 5 * 4096
+    over = (2 << 30) + 5 * 65536
 
     def fill(tar: tarfile.TarFile) -> None:
         big = tarfile.TarInfo("big")
@@ -429,3 +425,31 @@ def test_an_attribute_that_finds_no_room_fails_the_build_with_its_file(pack: Pac
         pack(fill)
     assert "user.big of /does not\\nfit" in caught.value.message
     assert "/fits" not in caught.value.message
+
+
+def test_a_disk_of_many_groups_is_sound(pack: Pack, debugfs: Debugfs) -> None:
+    """Files over the copies of the superblock, of more extents than an inode holds, and a directory
+    of 70,000 others."""
+    piece = b"x" * 65536
+
+    def fill(tar: tarfile.TarFile) -> None:
+        for number in range(3):
+            large = tarfile.TarInfo(f"large{number}")
+            large.size = 150 * MIB + 1
+            tar.addfile(large, io.BytesIO(b"%d" % number * large.size))
+        holes = tarfile.TarInfo("holes")
+        holes.size = 3000 * len(piece)
+        tar.addfile(holes, io.BytesIO((piece + bytes(len(piece))) * 1500))
+        for number in range(70_000):
+            directory = tarfile.TarInfo(f"wide/{number}")
+            directory.type = tarfile.DIRTYPE
+            tar.addfile(directory)
+
+    answers = debugfs.ask(
+        pack(fill),
+        {"holes": b"stat /holes", "last": b"ls -p /wide", "wide": b"stat /wide", "stats": b"stats"},
+    )
+    assert b"Blockcount: %d\n" % (1500 * 128 + 8 * 6) in answers["holes"]  # 6 of them are its map
+    assert answers["last"].count(b"\n") == 70_000 + len([".", "..", ""])
+    assert b"Links: 1 " in answers["wide"]  # too many to be counted
+    assert len(re.findall(rb"Group +\d+:", answers["stats"])) > 4

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from fcbuild.errors import ImageError
-from fcbuild.look import debugfs, inode
+from fcbuild.ext4.form import BLOCK
+from fcbuild.look import debugfs
 from fcbuild.look.debugfs import DebugfsReader
-from tests.unit.test_inode import raw
+from tests.unit.test_ext4_inode import raw
 
 
 def listings(answers: bytes, *directories: int) -> dict[int, list[tuple[int, bytes]]]:
@@ -191,4 +192,4 @@ def test_an_answer_to_imap_that_is_none_is_refused() -> None:
     with pytest.raises(ImageError, match="answers imap"):
         list(debugfs._locations(io.BytesIO(b"debugfs: imap <1>\nsomething else\n")))
     right = Answering.location(3).encode()
-    assert list(debugfs._locations(io.BytesIO(right))) == [(3, inode.BLOCK + 512)]
+    assert list(debugfs._locations(io.BytesIO(right))) == [(3, BLOCK + 512)]

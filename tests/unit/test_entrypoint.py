@@ -44,11 +44,11 @@ def image(
 ) -> Surroundings:
     """An image of executable files (bytes), links (text) and what else is given as a node."""
     content: dict[int, bytes] = {}
-    tree = Tree(lambda node, offset, size: content[node.offset][offset : offset + size])
+    tree = Tree(lambda node, offset, size: content[node.inode][offset : offset + size])
     for number, (name, data) in enumerate(files.items()):
         if isinstance(data, bytes):
             content[number] = data
-            tree.nodes[name] = Node("file", 0o755, offset=number, size=len(data))
+            tree.nodes[name] = Node("file", 0o755, inode=number, size=len(data))
         else:
             tree.nodes[name] = Node("link", 0o777, data) if isinstance(data, str) else data
     return Surroundings(tree, path, workdir, hidden)
@@ -77,7 +77,7 @@ STARTED: dict[str, tuple[str, Files]] = {
         "/run",
         {"run": b"#!/bin/two\n", "bin/two": b"#!/bin/sh\n", "bin/sh": elf()},
     ),
-    "only for its group": ("/app", {"app": Node("file", 0o010, offset=1, size=99), "x": elf()}),
+    "only for its group": ("/app", {"app": Node("file", 0o010, inode=1, size=99), "x": elf()}),
     "in a volume": ("/vol/app", {}),
     "behind a link into a volume": ("/app", {"app": "/vol/app"}),
     "in the kernel's files": ("/proc/self/exe", {}),

@@ -18,7 +18,17 @@ MODULES = sorted((ROOT / "fcbuild").rglob("*.py"))
 # A module imports only from rooms that stand before its own.
 ORDER = [
     {"errors"},
-    {"fingerprint", "records", "tables", "network", "dockerfile", "progress", "packages", "lock"},
+    {
+        "fingerprint",
+        "records",
+        "tables",
+        "network",
+        "dockerfile",
+        "progress",
+        "packages",
+        "lock",
+        "ext4",
+    },
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},

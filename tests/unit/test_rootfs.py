@@ -10,29 +10,30 @@ from typing import IO, cast
 
 import pytest
 
-from fcbuild.build import ext4, rootfs
-from fcbuild.build.archive import Archive
+from fcbuild.build import rootfs
 from fcbuild.build.engine import Engine
+from fcbuild.build.files import Files
 from fcbuild.build.tree import Node, Tree
 from fcbuild.errors import BuildError, CommandFailed
 from fcbuild.store import Stage
-from fcbuild.tables import MIB
 
 Furnished = Callable[..., dict[str, tuple[str, int]]]
+
+IDENTITY = rootfs._identity("seed", "")
 
 
 @pytest.fixture
 def furnished(tmp_path: Path) -> Iterator[Furnished]:
     """Furnish an image of these directories (None), files (bytes) and links (text); return what
     was added, with its kind and mode."""
-    with Archive(tmp_path / "rootfs.tar") as archive:
+    with Files(tmp_path / "rootfs.ext4", IDENTITY) as files:
 
         def furnished(
-            files: dict[str, bytes | str | None], *directories: str
+            image: dict[str, bytes | str | None], *directories: str
         ) -> dict[str, tuple[str, int]]:
             out = io.BytesIO()
             with tarfile.open(fileobj=out, mode="w") as tar:
-                for name, data in files.items():
+                for name, data in image.items():
                     entry = tarfile.TarInfo(name)
                     if isinstance(data, bytes):
                         entry.size = len(data)
@@ -41,12 +42,12 @@ def furnished(tmp_path: Path) -> Iterator[Furnished]:
                     else:
                         entry.type, entry.linkname = tarfile.SYMTYPE, data
                     tar.addfile(entry, io.BytesIO(data) if isinstance(data, bytes) else None)
-            archive.copy(io.BytesIO(out.getvalue()))
-            before = set(archive.tree.nodes)
-            rootfs.furnish(archive, directories)
+            files.copy(io.BytesIO(out.getvalue()))
+            before = set(files.tree.nodes)
+            rootfs.furnish(files, directories)
             return {
                 name: (node.kind, node.mode)
-                for name, node in archive.tree.nodes.items()
+                for name, node in files.tree.nodes.items()
                 if name not in before
             }
 
@@ -156,17 +157,17 @@ def a_tar(*names: str, size: int = 1) -> bytes:
     return out.getvalue()
 
 
-def export(tmp_path: Path, engine: FakeEngine) -> Archive:
-    with (tmp_path / "log").open("wb") as log, Archive(tmp_path / "tar") as archive:
+def export(tmp_path: Path, engine: FakeEngine) -> Files:
+    with (tmp_path / "log").open("wb") as log, Files(tmp_path / "x", IDENTITY) as files:
         stage = Stage(tmp_path, tmp_path, log, tmp_path / "log")
-        rootfs._export(cast(Engine, engine), "fcbuild/x:1", archive, stage)
-    return archive
+        rootfs._export(cast(Engine, engine), "fcbuild/x:1", files, stage)
+    return files
 
 
 def test_the_engines_files_are_taken_while_they_arrive(tmp_path: Path) -> None:
     # More than a pipe holds.
-    archive = export(tmp_path, FakeEngine(a_tar("a", "b", size=1 << 20)))
-    assert archive.tree.nodes["b"].size == 1 << 20
+    files = export(tmp_path, FakeEngine(a_tar("a", "b", size=1 << 20)))
+    assert files.tree.nodes["b"].size == 1 << 20
 
 
 def test_an_engine_that_fails_is_what_is_told(tmp_path: Path) -> None:
@@ -189,55 +190,9 @@ def test_what_is_no_tar_is_refused(tmp_path: Path, tar: bytes) -> None:
 
 def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
     full = Path("/dev/full")
-    with (tmp_path / "log").open("wb") as log, Archive(full) as archive:
+    with (tmp_path / "log").open("wb") as log, Files(full, IDENTITY) as files:
         stage = Stage(tmp_path, tmp_path, log, tmp_path / "log")
         engine = FakeEngine(a_tar("a", size=1 << 20))
         with pytest.raises(BuildError, match=r"/dev/full cannot be written: No space left"):
-            rootfs._export(cast(Engine, engine), "fcbuild/x:1", archive, stage)
-            archive.finish()
-
-
-def test_a_directory_that_takes_long_is_found() -> None:
-    tree = Tree(lambda *_: b"")
-    for number in range(20_001):
-        tree.nodes[f"many/{number}"] = Node("file", 0o644)
-        tree.nodes[f"few{number % 2}/{number}"] = Node("file", 0o644)
-    assert rootfs._crowded(tree) == ["many"]
-
-
-def content(data: int = 0, inodes: int = 0) -> ext4.Content:
-    return ext4.Content(data=data, inodes=inodes)
-
-
-def test_a_size_is_whole_mebibytes_and_holds_what_it_must() -> None:
-    for of in [content(), content(1, 1), content(100 * MIB, 5000), content(3, 10**6)]:
-        size = ext4.size_for(of, 32 * MIB)
-        assert size % MIB == 0
-        assert size >= of.data + ext4.inode_count(of) * ext4.INODE + ext4.JOURNAL + 32 * MIB
-
-
-def test_free_space_adds_to_the_size() -> None:
-    of = content(10 * MIB, 100)
-    assert ext4.size_for(of, 64 * MIB) - ext4.size_for(of, 0) == 64 * MIB
-
-
-@pytest.mark.parametrize("inodes", [0, 1, 1000, 10**6])
-def test_there_are_more_inodes_than_files(inodes: int) -> None:
-    count = ext4.inode_count(content(inodes=inodes))
-    assert count >= inodes * 1.2
-    assert count - inodes >= 1000  # for what the guest makes, and ext4's own
-
-
-@pytest.mark.parametrize(("size", "data"), [(0, 0), (1, 4096), (4096, 4096), (4097, 8192)])
-def test_a_file_takes_whole_blocks(size: int, data: int) -> None:
-    found = content()
-    found.add(size, 1)
-    assert (found.data, found.inodes, found.newest) == (data, 1, 1)
-
-
-def test_names_take_room_too() -> None:
-    few, many = content(inodes=100_000), content(inodes=100_000)
-    for number in range(100_000):
-        many.enter(f"directory/{number:0200}")
-    assert many.names == 100_000 * 208
-    assert ext4.size_for(many, 0) - ext4.size_for(few, 0) > 20 * MIB
+            rootfs._export(cast(Engine, engine), "fcbuild/x:1", files, stage)
+            files.finish(None, 0)

@@ -1,48 +1,37 @@
 """ext4's inodes, as they are on the disk: what one says about its file, and where its bytes are.
 
-Numbers are little-endian. Source of all layouts: the Linux kernel's Documentation/filesystems/ext4,
-inodes.rst, attributes.rst and ifork.rst.
+Source: Documentation/filesystems/ext4, inodes.rst and ifork.rst.
 """
 
 from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import IO
 
 from fcbuild.errors import ImageError
+from fcbuild.ext4 import attributes
+from fcbuild.ext4.form import BLOCK, EXTRA, INODE, checksum, word
 
-SIZE = 256  # bytes of an inode in our file systems (build/ext4.py)
-BLOCK = 4096
-
-_EXTENTS = 0x80000  # i_flags: the block map is a tree of extents
+EXTENTS = 0x80000  # i_flags: the block map is a tree of extents
 _INLINE = 0x10000000  # i_flags: the content is in the inode
-
-_XATTR_MAGIC = 0xEA020000
-_XATTR_PREFIXES = {
-    1: "user.",
-    2: "system.posix_acl_access",
-    3: "system.posix_acl_default",
-    4: "trusted.",
-    6: "security.",
-    7: "system.",
-}
-_ACLS = {_XATTR_PREFIXES[2], _XATTR_PREFIXES[3]}
-_ACL_NAMED = {0x02, 0x08}  # ACL_USER, ACL_GROUP: these alone have an id on the disk
-_NO_ID = 0xFFFFFFFF
 
 _EXTENT_MAGIC = 0xF30A
 _EXTENT_DEPTH = 5
+_INSIDE = 4  # extents that an inode has room for
+_IN_BLOCK = (BLOCK - 16) // 12  # and a block, with its header and checksum
 _UNWRITTEN = 32768  # a length above it: allocated, never written, so it reads as zeros
+MAX_EXTENT = 32768  # blocks
 
 PIECE = 1 << 20
 _END = 1 << 32  # no block of a file has this number
 
 Blocks = Callable[[int], bytes]  # the bytes of a block, by its number
+Extent = tuple[int, int, int]  # its first block in the file, its first on the disk, how many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,30 +62,23 @@ class Inode:
     @property
     def short_target(self) -> bytes | None:
         """The target of a symbolic link that is short enough to be in the inode."""
-        mapped = self.flags & _EXTENTS
+        mapped = self.flags & EXTENTS
         return None if mapped or self.size >= len(self.map) else self.map[: self.size]
 
-    def extents(self, block: Blocks) -> Iterator[tuple[int, int, int]]:
+    def extents(self, block: Blocks) -> Iterator[Extent]:
         """Yield where the content is: its first block in the file, the first on the disk, how many.
 
         What is between them are holes. Raises ImageError for a tree that is none.
         """
-        if self.flags & _INLINE or (self.size and not self.flags & _EXTENTS):
+        if self.flags & _INLINE or (self.size and not self.flags & EXTENTS):
             raise ImageError("a file whose content is not in extents, which no build of ours makes")
         if self.size:
-            yield from _extents(self.map, _EXTENT_DEPTH, block)
+            yield from extents(self.map, block)
 
     def xattrs(self, block: Blocks) -> dict[str, bytes]:
         """Return the extended attributes, from the inode and from the block it names."""
-        found: dict[str, bytes] = {}
-        if self.tail[:4] == _XATTR_MAGIC.to_bytes(4, "little"):
-            found |= _xattrs(self.tail[4:], 0)
-        if self.attributes:
-            data = block(self.attributes)
-            if data[:4] != _XATTR_MAGIC.to_bytes(4, "little"):
-                raise ImageError(f"block {self.attributes} holds no extended attributes")
-            found |= _xattrs(data, 32)
-        return found
+        own = block(self.attributes) if self.attributes else None
+        return attributes.decode(self.tail, own)
 
 
 def decode(raw: bytes) -> Inode:
@@ -104,9 +86,7 @@ def decode(raw: bytes) -> Inode:
     mode, uid, size, mtime, gid, links, flags, map_ = struct.unpack_from(
         "<HHI 8x i 4x HH 4x I 4x 60s", raw
     )
-    attributes, size_high, attributes_high, uid_high, gid_high = struct.unpack_from(
-        "<II 6x HHH", raw, 0x68
-    )
+    xattrs, size_high, xattrs_high, uid_high, gid_high = struct.unpack_from("<II 6x HHH", raw, 0x68)
     (extra,) = struct.unpack_from("<H", raw, 0x80)
     if extra >= 12:  # mtime has more bits there: two of them are seconds, the others nanoseconds
         mtime += (raw[0x88] & 3) << 32
@@ -119,12 +99,17 @@ def decode(raw: bytes) -> Inode:
         links=links,
         flags=flags,
         map=map_,
-        attributes=attributes_high << 32 | attributes,
+        attributes=xattrs_high << 32 | xattrs,
         tail=raw[0x80 + extra :],
     )
 
 
-def _extents(node: bytes, depth_left: int, block: Blocks) -> Iterator[tuple[int, int, int]]:
+def extents(map_: bytes, block: Blocks) -> Iterator[Extent]:
+    """Yield the extents of a map. Raises ImageError."""
+    yield from _extents(map_, _EXTENT_DEPTH, block)
+
+
+def _extents(node: bytes, depth_left: int, block: Blocks) -> Iterator[Extent]:
     magic, count, _, depth = struct.unpack_from("<HHHH", node)
     if magic != _EXTENT_MAGIC or depth > depth_left or 12 + 12 * count > len(node):
         raise ImageError("a damaged tree of extents")
@@ -138,34 +123,92 @@ def _extents(node: bytes, depth_left: int, block: Blocks) -> Iterator[tuple[int,
                 yield first, high << 32 | low, length
 
 
-def _xattrs(data: bytes, at: int) -> dict[str, bytes]:
-    """Read the attributes whose list begins at `at`; offsets of values count from data's start."""
-    found: dict[str, bytes] = {}
-    while data[at : at + 4] not in (b"", bytes(4)):
-        if at + 16 > len(data):
-            raise ImageError("a damaged list of extended attributes")
-        length, index, offset, elsewhere, size = struct.unpack_from("<BBHII", data, at)
-        name, value = data[at + 16 : at + 16 + length], data[offset : offset + size]
-        if elsewhere or len(name) != length or len(value) != size or index not in _XATTR_PREFIXES:
-            raise ImageError("a damaged extended attribute, or one in a form no build of ours has")
-        full = _XATTR_PREFIXES[index] + name.decode("utf-8", "surrogateescape")
-        found[full] = _acl(value) if full in _ACLS else value
-        at += 16 + length + -length % 4
-    return found
+def encode(
+    number: int,
+    seed: int,
+    *,
+    mode: int,
+    uid: int,
+    gid: int,
+    size: int,
+    mtime: int,
+    links: int,
+    held: int,
+    flags: int,
+    map_: bytes,
+    attributes: int,
+    tail: bytes,
+) -> bytes:
+    """Return the bytes of an inode. number: its own; seed: of the file system's checksums; held:
+    blocks that it holds, its map's and attributes' included; all its times are `mtime`."""
+    low, high = mtime & 0xFFFFFFFF, (mtime + (1 << 31)) >> 32 & 3  # the rest is nanoseconds
+    sectors = held * (BLOCK // 512)
+    raw = bytearray(INODE)
+    struct.pack_into(
+        "<HHIIIIIHHII4x60sIIIIHHHH",
+        raw,
+        0,
+        mode,
+        uid & 0xFFFF,
+        size & 0xFFFFFFFF,
+        *(low, low, low, 0),
+        gid & 0xFFFF,
+        links,
+        sectors & 0xFFFFFFFF,
+        flags,
+        map_,
+        *(0, attributes & 0xFFFFFFFF, size >> 32, 0),
+        *(sectors >> 32, attributes >> 32, uid >> 16, gid >> 16),
+    )
+    struct.pack_into("<HHIIIII", raw, 0x80, EXTRA, 0, high, high, high, low, high)
+    raw[128 + EXTRA : 128 + EXTRA + len(tail)] = tail
+    value = checksum(checksum_seed(number, seed), bytes(raw))
+    struct.pack_into("<H", raw, 0x7C, value & 0xFFFF)
+    struct.pack_into("<H", raw, 0x82, value >> 16)
+    return bytes(raw)
 
 
-def _acl(stored: bytes) -> bytes:
-    """Turn an access control list from ext4's form, version 1, into getxattr(2)'s, version 2."""
-    if stored[:4] != b"\1\0\0\0":
-        raise ImageError("an access control list in another form than ext4's")
-    acl, at = b"\2\0\0\0", 4
-    while at + 4 <= len(stored):
-        tag, permissions = struct.unpack_from("<HH", stored, at)
-        named = tag in _ACL_NAMED and at + 8 <= len(stored)
-        identity = struct.unpack_from("<I", stored, at + 4)[0] if named else _NO_ID
-        acl += struct.pack("<HHI", tag, permissions, identity)
-        at += 8 if named else 4
-    return acl
+def checksum_seed(number: int, seed: int) -> int:
+    """Return what the checksums of an inode, and of what belongs to it, begin with."""
+    return checksum(seed, word(number), word(0))  # its number and generation
+
+
+def device_map(major: int, minor: int) -> bytes:
+    """Return what a device has in place of a map, in the old form where its numbers fit."""
+    if major < 256 and minor < 256:
+        return struct.pack("<II52x", major << 8 | minor, 0)
+    return struct.pack("<II52x", 0, minor & 0xFF | major << 8 | (minor & ~0xFF) << 12)
+
+
+def extent_map(
+    extents: Sequence[Extent], place: Callable[[bytes], int], seed: int
+) -> tuple[bytes, int]:
+    """Return the map of a file, and how many blocks of the disk it takes itself.
+
+    place: puts a block on the disk and returns its number; seed: of the inode's checksums.
+    """
+    entries = [
+        struct.pack("<IHHI", first, count, at >> 32, at & 0xFFFFFFFF)
+        for first, at, count in extents
+    ]
+    firsts = [first for first, _, _ in extents]
+    depth = taken = 0
+    while len(entries) > _INSIDE:
+        nodes, starts = [], []
+        for start in range(0, len(entries), _IN_BLOCK):
+            part = entries[start : start + _IN_BLOCK]
+            node = _node(part, _IN_BLOCK, depth).ljust(BLOCK - 4, b"\0")
+            at = place(node + word(checksum(seed, node)))
+            nodes.append(struct.pack("<IIHH", firsts[start], at & 0xFFFFFFFF, at >> 32, 0))
+            starts.append(firsts[start])
+        entries, firsts = nodes, starts
+        depth += 1
+        taken += len(nodes)
+    return _node(entries, _INSIDE, depth).ljust(60, b"\0"), taken
+
+
+def _node(entries: Sequence[bytes], room: int, depth: int) -> bytes:
+    return struct.pack("<HHHHI", _EXTENT_MAGIC, len(entries), room, depth, 0) + b"".join(entries)
 
 
 def content(inode: Inode, disk: IO[bytes]) -> Iterator[bytes]:
