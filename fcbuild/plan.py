@@ -34,10 +34,13 @@ SCHEMA: Mapping[Kind, int] = {
     "kernel": 1,
     "init": 1,
     "agent": 1,
-    "rootfs": 3,
+    "rootfs": 4,
 }
 
 BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md
+
+# https://reproducible-builds.org/specs/source-date-epoch/
+EPOCH_ARG = "SOURCE_DATE_EPOCH"
 
 PACKAGE = Path(__file__).parent
 TOOLCHAIN = "toolchain"
@@ -139,7 +142,7 @@ class Plan:
             else:
                 parents = [self.container(up, (*_upon, name)) for up in self.upon(name)]
                 digests = {ref.name: self._digest(ref) for ref in tags(spec)}
-                self._containers[name] = container(spec, parents, digests)
+                self._containers[name] = container(spec, parents, digests, self.build_args(name))
         return self._containers[name]
 
     def upon(self, name: str) -> list[str]:
@@ -190,7 +193,7 @@ class Plan:
 
     def epoch(self, name: str) -> int:
         """Return the time of images/NAME, in seconds since 1970: when the newest of what it stands
-        upon was locked. No file of it is newer, but for what its Dockerfile makes."""
+        upon was locked. No file of its root filesystem is newer."""
         spec = self.specs.images[name]
         if spec.bootstrap is not None:
             locked = self._locked(name, spec.bootstrap)
@@ -199,8 +202,14 @@ class Plan:
         times = [entry.time for entry in entries if entry]
         return max([*times, *map(self.epoch, self.upon(name))], default=context.EPOCH)
 
+    def build_args(self, name: str) -> dict[str, str]:
+        """Return the ARGs that the Dockerfile of images/NAME is built with: its own, and the time
+        of the image under the name that BuildKit and many programs know."""
+        return {EPOCH_ARG: str(self.epoch(name)), **self.specs.images[name].build_args}
+
     def rootfs(self, name: str) -> Recipe:
-        return rootfs(self.specs.images[name], self.container(name), self.init)
+        epoch = self.epoch(name)
+        return rootfs(self.specs.images[name], self.container(name), self.init, epoch)
 
     def bootable(self) -> list[str]:
         """Return the images that become root filesystems: all but the bootstrapped bases."""
@@ -246,14 +255,17 @@ def base(name: str, spec: Bootstrap, locked: LockedBase | None) -> Recipe:
 
 
 def container(
-    spec: ImageSpec, parents: Iterable[Recipe], digests: Mapping[str, str | None]
+    spec: ImageSpec,
+    parents: Iterable[Recipe],
+    digests: Mapping[str, str | None],
+    args: Mapping[str, str],
 ) -> Recipe:
     return Recipe(
         "container",
         spec.name,
         {
             "context": fingerprint.tree(spec.directory, context.files(spec.directory)),
-            "args": dict(spec.build_args),
+            "args": dict(args),
             "target": spec.build_target,
             "platform": "linux/amd64",
             "images": dict(digests),
@@ -278,13 +290,14 @@ def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:
     )
 
 
-def rootfs(spec: ImageSpec, image: Recipe, init: Recipe) -> Recipe:
+def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, epoch: int) -> Recipe:
     return Recipe(
         "rootfs",
         spec.name,
         {
             "boot_contract": BOOT_CONTRACT,
             "ext4": dict(form.PARAMETERS),
+            "epoch": epoch,
             "hostname": spec.hostname,
             "size": spec.size,
             "free": spec.free,

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from fcbuild.build.normal import Settled
 from fcbuild.build.tree import Kind, Node, Tree, printable
 from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError
@@ -51,14 +52,16 @@ class Files:
 
     Whatever adds to it raises BuildError when there is no room on the disk.
 
-    untimely: the files whose time ext4 cannot hold.
+    epoch: the time that no file of an image may be newer than, in seconds since 1970; None for
+    files that stay as they come. untimely: the files whose time ext4 cannot hold.
     """
 
-    def __init__(self, path: Path, identity: Identity) -> None:
+    def __init__(self, path: Path, identity: Identity, epoch: int | None = None) -> None:
         self._path = path
         self._file = path.open("w+b", buffering=_BUFFER)
         self._writer = Writer(self._file, identity, Meta(0o755, 0, 0, EPOCH))
         self._unfit: dict[str, list[str]] = {}
+        self._settled = Settled(epoch)
         self.tree = Tree(lambda node, offset, size: self._writer.read(node.inode, offset, size))
         self.tree.nodes[""] = Node("directory", 0o755, inode=form.ROOT)
         self.untimely: list[str] = []
@@ -96,6 +99,8 @@ class Files:
                 # Else every header of a large image stays in memory.
                 tar.members = []  # type: ignore[attr-defined]
                 self._copy(entry, tar)
+            for node, offset, data in self._settled.late(self.tree):
+                self._writer.overwrite(node.inode, offset, data)
 
     def directory(self, name: str, mode: int = 0o755) -> None:
         """Add a directory of root's."""
@@ -142,13 +147,15 @@ class Files:
                 f"the image has a file {shown}: /{OURS} belongs to the boot contract",
                 hint="choose another directory in the Dockerfile",
             )
+        seconds = self._settled.time(name, math.floor(entry.mtime))
         if entry.type == tarfile.LNKTYPE:
             # All that is said of it besides was said of the file, which came before.
-            self._link(name, _name(entry.linkname))
+            target = _name(entry.linkname)
+            self._settled.link(name, target)
+            self._link(name, target)
             return
         if entry.type not in _KINDS:
             raise BuildError(f"{shown} is of a kind (tar's {entry.type!r}) that cannot be packed")
-        seconds = math.floor(entry.mtime)
         mtime = min(max(seconds, form.OLDEST), form.NEWEST)
         if mtime != seconds:
             self.untimely.append(shown)
@@ -165,7 +172,9 @@ class Files:
             case "file":
                 data = tar.extractfile(entry)
                 assert data
-                self._regular(name, meta, entry.size, _read(data, entry.size, shown))
+                if kept := self._settled.content(name, entry.size, data):
+                    size, data = kept
+                    self._regular(name, meta, size, _read(data, size, shown))
 
     def _xattrs(self, shown: str, entry: tarfile.TarInfo) -> Stored:
         found = {}

@@ -97,6 +97,7 @@ class Pipeline:
                 image=self.plan.container(name).tag,
                 toolchain=self.toolchain(),
                 init=self.program(self.plan.init)[0].file(program.BINARY["init"]),
+                epoch=self.plan.epoch(name),
                 stage=stage,
             )
 
@@ -148,7 +149,7 @@ class Pipeline:
             self.engine.build(
                 lambda out: context.write_tar(spec.directory, text, out),
                 recipe.tag,
-                args=spec.build_args,
+                args=self.plan.build_args(name),
                 target=spec.build_target,
                 log=log,
                 log_path=self.store.log_path(recipe),

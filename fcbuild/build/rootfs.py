@@ -50,13 +50,17 @@ def build(
     image: str,
     toolchain: str,
     init: Path,
+    epoch: int,
     stage: Stage,
 ) -> None:
-    """Make rootfs.ext4 from the engine's image. Raises BuildError, CommandFailed."""
+    """Make rootfs.ext4 from the engine's image, no file of it newer than `epoch`.
+
+    Raises BuildError, CommandFailed.
+    """
     says = engine.config(image)
     where = _where(spec)
     own = _identity(recipe.fingerprint, "")
-    with progress.step(f"{recipe}: packing {image}"), Files(stage.file(EXT4), own) as files:
+    with progress.step(f"{recipe}: packing {image}"), Files(stage.file(EXT4), own, epoch) as files:
         _export(engine, image, files, stage)
         passwd = files.tree.text("/etc/passwd", _MAX_TEXT)
         volumes = _volumes(says, where("VOLUME"))

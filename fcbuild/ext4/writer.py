@@ -175,6 +175,16 @@ class Writer:
         self._at = self._file.tell()
         return bytes(found)
 
+    def overwrite(self, number: int, offset: int, data: bytes) -> None:
+        """Change bytes of a file that was added; none of them may be in a hole."""
+        for first, place, count in self._extents(self._inodes[number]):
+            start = max(first * BLOCK, offset)
+            end = min((first + count) * BLOCK, offset + len(data))
+            if start < end:
+                self._file.seek((place - first) * BLOCK + start)
+                self._file.write(data[start - offset : end - offset])
+        self._at = self._file.tell()
+
     @property
     def content(self) -> int:
         """Bytes of all blocks that files hold."""
