@@ -60,6 +60,12 @@ def task_diff(json: bool, all: bool) -> dict[str, Any]:  # noqa: FBT001 (doit pa
     return project.diff(everything=all, as_json=json)
 
 
+@task_params([tasks.JSON, tasks.ALL])
+def task_reproduce(json: bool, all: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """build an image again, elsewhere, and compare the bytes (image=NAME, kernel=no; --json)"""
+    return project.reproduce(everything=all, as_json=json)
+
+
 def task_plan() -> dict[str, Any]:
     """show every artifact with its fingerprint, and whether the store has it"""
     return project.show_plan()

@@ -12,7 +12,7 @@ A recipe's fingerprint covers its parents' fingerprints, so the whole plan is kn
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -51,12 +51,16 @@ KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
 
 @dataclass(frozen=True)
 class Recipe:
-    """One artifact to have: its inputs, and the artifacts it is made from."""
+    """One artifact to have: its inputs, and the artifacts it is made from.
+
+    mark: tells its image in the engine from that of another build of the same recipe.
+    """
 
     kind: Kind
     name: str
     inputs: Mapping[str, Json]
     parents: tuple[Recipe, ...] = ()
+    mark: str = ""
 
     @cached_property
     def document(self) -> dict[str, Json]:
@@ -75,7 +79,7 @@ class Recipe:
     @property
     def tag(self) -> str:
         """How the container engine knows the image that this recipe makes."""
-        return f"{dockerfile.LOCAL}{self.name}:{self.short}"
+        return f"{dockerfile.LOCAL}{self.name}:{self.short}{self.mark}"
 
     def parent(self, kind: Kind) -> Recipe:
         """Return the one parent of this kind."""
@@ -87,16 +91,21 @@ class Recipe:
 
 
 class Plan:
-    """The recipes of a checkout. Each is worked out once, when first asked for."""
+    """The recipes of a checkout. Each is worked out once, when first asked for.
 
-    def __init__(self, specs: Specs) -> None:
+    mark: of its images in the engine, so that it holds none of them yet.
+    """
+
+    def __init__(self, specs: Specs, *, mark: str = "") -> None:
         self.specs = specs
+        self.mark = mark
         self._containers: dict[str, Recipe] = {}
 
     @cached_property
     def toolchain(self) -> Recipe:
         spec = bootstrap(TOOLCHAIN_SPEC)
-        return base(TOOLCHAIN, spec, _current(self.toolchain_lock, TOOLCHAIN, spec))
+        made = base(TOOLCHAIN, spec, _current(self.toolchain_lock, TOOLCHAIN, spec))
+        return replace(made, mark=self.mark)
 
     @cached_property
     def toolchain_lock(self) -> Lock:
@@ -138,11 +147,12 @@ class Plan:
             spec = self.specs.images[name]
             if spec.bootstrap is not None:
                 locked = self._locked(name, spec.bootstrap)
-                self._containers[name] = base(name, spec.bootstrap, locked)
+                made = base(name, spec.bootstrap, locked)
             else:
                 parents = [self.container(up, (*_upon, name)) for up in self.upon(name)]
                 digests = {ref.name: self._digest(ref) for ref in tags(spec)}
-                self._containers[name] = container(spec, parents, digests, self.build_args(name))
+                made = container(spec, parents, digests, self.build_args(name))
+            self._containers[name] = replace(made, mark=self.mark)
         return self._containers[name]
 
     def upon(self, name: str) -> list[str]:

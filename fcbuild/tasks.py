@@ -12,6 +12,7 @@ toolchain. One that always holds is a `task_dep`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -49,9 +50,11 @@ VARIABLES = {
     "a": "an image, or the beginning of a root filesystem's fingerprint, to compare",
     "b": "the same, to compare it with",
     "reader": "guestfs or debugfs: what reads a root filesystem",
+    "kernel": "yes or no: whether reproduce builds the image's kernel too",
 }
 KVM_CHOICES = ("native", "emulated")
 READERS = ("guestfs", "debugfs")
+YES_NO = ("yes", "no")
 
 # Options of tasks, as doit describes them.
 JSON = {"name": "json", "long": "json", "type": bool, "default": False, "help": "for machines"}
@@ -96,6 +99,7 @@ class Project:
         self.strict = lock.insisted(os.environ)
         self.kvm = choice_of("kvm", KVM_CHOICES)
         self.reader = choice_of("reader", READERS)
+        self.with_kernel = choice_of("kernel", YES_NO) != "no"
         self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
@@ -228,6 +232,10 @@ class Project:
 
     def diff(self, *, everything: bool, as_json: bool) -> Task:
         actions = [partial(act, self.print_difference, everything, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def reproduce(self, *, everything: bool, as_json: bool) -> Task:
+        actions = [partial(act, self.build_twice, everything, as_json)]
         return {"actions": actions, "uptodate": [False], **_OPEN}
 
     def test(self, *, unit: bool) -> Task:
@@ -452,6 +460,29 @@ class Project:
                 found = difference.compare(*map(difference.contents, trees))
         with quiet_pipe():
             difference.show(a, b, found, everything=everything, as_json=as_json, out=sys.stdout)
+
+    def build_twice(self, everything: bool, as_json: bool) -> None:  # noqa: FBT001
+        """Build again what is built, and show how the bytes differ. Raises FcBuildError if so."""
+        from fcbuild.reproduce import builds, verdict
+        from fcbuild.vmm import kvm
+
+        reader = self.reader or ("debugfs" if kvm.trouble() else None)
+        found = []
+        for one in builds.verdicts(
+            self.pipeline,
+            self.root,
+            self.to_boot,
+            kernels=self.with_kernel,
+            at=self.artifacts,
+            opened=lambda artifacts: self.trees(*artifacts, reader=reader),
+        ):
+            found.append(one)
+            if not as_json:
+                print(*verdict.lines(one, everything=everything), sep="\n", flush=True)
+        if as_json:
+            print(json.dumps([verdict.document(one) for one in found]))
+        if moved := [one.what for one in found if not one.identical]:
+            raise FcBuildError(f"not the same when built again: {', '.join(moved)}")
 
     def trees(self, *artifacts: Artifact, reader: str | None) -> AbstractContextManager[list[Tree]]:
         """Open root filesystems to look into."""

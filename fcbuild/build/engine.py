@@ -69,6 +69,9 @@ class Engine(Protocol):
     def load(self, tar: Path, tag: str, changes: Sequence[str]) -> None:
         """Make an image of one layer from the tar of a root filesystem."""
 
+    def remove(self, tag: str) -> None:
+        """Forget an image, if it is held; its layers may be another's too, and stay then."""
+
     def build(
         self,
         context: Callable[[IO[bytes]], None],
@@ -109,9 +112,10 @@ class Engine(Protocol):
 
 
 class Docker:
-    """Docker Engine."""
+    """Docker Engine. anew: whether a build runs every step, also those whose result is held."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, anew: bool = False) -> None:
+        self._anew = anew
         # One SDK client serves one thread at a time.
         self._local = threading.local()
 
@@ -159,6 +163,12 @@ class Docker:
                 src=os.fspath(tar), repository=repository, tag=version, changes=list(changes)
             )
 
+    def remove(self, tag: str) -> None:
+        from docker.errors import ImageNotFound
+
+        with _api_errors(), contextlib.suppress(ImageNotFound):
+            self._client.images.remove(tag)
+
     def build(
         self,
         context: Callable[[IO[bytes]], None],
@@ -176,6 +186,8 @@ class Docker:
             command += ["--build-arg", f"{name}={value}"]
         if target:
             command += ["--target", target]
+        if self._anew:
+            command.append("--no-cache")
         run(
             [*command, "-"],
             what=what,

@@ -6,7 +6,6 @@ is compared with the final .config, and a dropped line fails the build before an
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +39,18 @@ _REPRODUCIBLE = {
 
 
 def build(
-    recipe: Recipe, spec: KernelSpec, engine: Engine, toolchain: str, downloads: Path, stage: Stage
+    recipe: Recipe,
+    spec: KernelSpec,
+    engine: Engine,
+    toolchain: str,
+    downloads: Path,
+    stage: Stage,
+    jobs: int,
 ) -> None:
-    """Make vmlinux, config and System.map. Raises SourceError, BuildError, CommandFailed."""
+    """Make vmlinux, config and System.map, with so many compilers at a time.
+
+    Raises SourceError, BuildError, CommandFailed.
+    """
     archive, source = _source(spec, engine, toolchain, downloads, stage)
     tree = stage.scratch / "src"
     tree.mkdir()
@@ -73,7 +81,7 @@ def build(
             hint="an option that it depends on is off, or this series does not have it",
         )
     with progress.step(f"{recipe}: compiling (a few minutes on a few cores)"):
-        inside(_COMPILE.format(jobs=os.cpu_count() or 1), "compiling the kernel", BUILD_TIMEOUT_S)
+        inside(_COMPILE.format(jobs=jobs), "compiling the kernel", BUILD_TIMEOUT_S)
     check_vmlinux(stage.file(VMLINUX))
     stage.facts["source"] = source.title
 

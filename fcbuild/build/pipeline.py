@@ -5,6 +5,7 @@ only where the store or the engine lacks it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -23,14 +24,24 @@ _REASONS = 3  # that are said aloud; plan shows all
 class Pipeline:
     """Builds the recipes of one plan into one store, with one engine.
 
-    strict: whether to refuse what is not locked, instead of warning of it.
+    strict: whether to refuse what is not locked, instead of warning of it. jobs: how many
+    compilers may run at a time; None for as many as there are processors.
     """
 
-    def __init__(self, plan: Plan, store: Store, engine: Engine, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        engine: Engine,
+        *,
+        strict: bool = False,
+        jobs: int | None = None,
+    ) -> None:
         self.plan = plan
         self.store = store
         self.engine = engine
         self.strict = strict
+        self.jobs = jobs or os.cpu_count() or 1
         self._warned: set[str] = set()
 
     @property
@@ -80,7 +91,8 @@ class Pipeline:
         recipe = self.plan.kernel(name)
 
         def build(stage: Stage) -> None:
-            kernel.build(recipe, spec, self.engine, self.toolchain(), self.downloads, stage)
+            toolchain = self.toolchain()
+            kernel.build(recipe, spec, self.engine, toolchain, self.downloads, stage, self.jobs)
 
         return self._obtain(recipe, build)
 
@@ -103,6 +115,11 @@ class Pipeline:
 
         return self._obtain(recipe, build)
 
+    def base(self, recipe: Recipe) -> Artifact:
+        """Have the tar of a base, also where the engine holds its image."""
+        artifact, _ = self._obtain(recipe, lambda stage: self._bootstrap(recipe, stage))
+        return artifact
+
     def unreachable(self, name: str) -> str | None:
         """Return the base image that NAME needs and that cannot be had here, or None.
 
@@ -121,8 +138,7 @@ class Pipeline:
 
     def _base(self, recipe: Recipe) -> str:
         if not self.engine.has(recipe.tag):
-            artifact, _ = self._obtain(recipe, lambda stage: self._bootstrap(recipe, stage))
-            base.load(self.engine, artifact, recipe.tag)
+            base.load(self.engine, self.base(recipe), recipe.tag)
         if self.strict:
             base.insist(self.store.find(recipe))
         return recipe.tag

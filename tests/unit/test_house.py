@@ -34,7 +34,7 @@ ORDER = [
     {"run", "store"},
     {"build", "vmm"},
     {"checks", "look", "microvm", "verify"},
-    {"publish"},
+    {"publish", "reproduce"},
     {"tasks", "reporter"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
@@ -130,7 +130,7 @@ def test_shell_is_clean(script: str) -> None:
     checked("shellcheck", script)
 
 
-PUBLIC = {"build", "boot", "lock", "plan", "kernel", "rootfs", "test", "lint"}
+PUBLIC = {"build", "boot", "lock", "plan", "reproduce", "kernel", "rootfs", "test", "lint"}
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,9 @@ def test_diaries_are_emptied_and_caches_dropped_wherever_they_are_known(packed: 
 
 
 def test_a_second_name_of_what_is_not_kept_is_told(packed: Packed) -> None:
-    with pytest.raises(BuildError, match=r"/kept is a hard link to /var/log/dpkg\.log, which is not"):
+    with pytest.raises(
+        BuildError, match=r"/kept is a hard link to /var/log/dpkg\.log, which is not"
+    ):
         packed({"var/log/dpkg.log": (0, b"x")}, kept="var/log/dpkg.log")
     disk = packed({"srv/cache": (0, b"x")}, **{"var/cache/apt/pkgcache.bin": "srv/cache"})
     assert disk.read("/var/cache/apt/pkgcache.bin") == b"x", "that is somebody's own file"

@@ -1,0 +1,1 @@
+"""Building an image a second time, elsewhere, and comparing the bytes."""

@@ -1,0 +1,214 @@
+"""The second build: in another place, with another environment, from an empty store.
+
+It runs in a process of its own, `python -m fcbuild.reproduce.second`, because what differs there
+(umask, time zone, host name, directories) is a process's. Its package and its checkout are copies.
+
+What differs: the directories of the checkout, of the store, of temporary files, and HOME; umask,
+TZ, locale, user's name, number of jobs; the host's name where we are root; every step of a
+Dockerfile is run anew. Both builds' containers have random names and host names, and clocks that
+are as far apart as the builds. What does not: the user, the engine, the machine; and sources, which
+are held to their sha256.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+
+from fcbuild import context, progress, spec
+from fcbuild.build.engine import Docker
+from fcbuild.build.pipeline import Pipeline
+from fcbuild.errors import BuildError, CommandFailed, FcBuildError
+from fcbuild.plan import PACKAGE, Plan
+from fcbuild.run import output, run
+from fcbuild.store import Store
+
+TIMEOUT_S = 4 * 3600.0
+
+_HOSTNAME = "reproduce-elsewhere"
+_LOCALE = "tr_TR.UTF-8"  # the one whose i and I are not what programs think
+_ZONES = ("Pacific/Chatham", "America/St_Johns")  # not whole hours from anywhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the other process is to build, and how. root, store: directories; mark: of its images
+    in the engine; umask: of the process; jobs: that a compiler's make runs at a time."""
+
+    root: str
+    store: str
+    mark: str
+    umask: int
+    jobs: int
+    strict: bool
+    images: Sequence[str] = ()
+    kernels: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Second:
+    """A place for second builds. store: what they make is there."""
+
+    root: Path
+    plan: Plan
+    store: Store
+    scratch: Path
+    strict: bool
+
+    def build(self, *, images: Sequence[str] = (), kernels: Sequence[str] = ()) -> None:
+        """Build root filesystems, or bases, and kernels with all they stand upon. Raises BuildError
+        when that fails: the other process has said why."""
+        order = Order(
+            root=str(self.root),
+            store=str(self.store.root),
+            mark=self.plan.mark,
+            umask=0o077 if _umask() != 0o077 else 0o022,
+            jobs=(os.cpu_count() or 1) + 1,
+            strict=self.strict,
+            images=tuple(images),
+            kernels=tuple(kernels),
+        )
+        argv = [sys.executable, "-m", __name__, json.dumps(asdict(order))]
+        try:
+            with os.fdopen(os.dup(sys.stderr.fileno()), "wb", buffering=0) as log:
+                run(
+                    [*_named(), *argv],
+                    what="the second build",
+                    env=environment(self.root, self.scratch),
+                    log=log,
+                    timeout_s=TIMEOUT_S,
+                )
+        except CommandFailed as error:
+            raise BuildError(
+                f"the second build failed with status {error.status}: see above",
+                hint="nothing was compared; the first build is in the store as ever",
+            ) from error
+
+
+@contextmanager
+def elsewhere(
+    root: Path, plan: Plan, store: Store, images: Sequence[str], *, at: Path, strict: bool
+) -> Iterator[Second]:
+    """Yield a place for second builds of these images of a checkout, in a new directory in `at`;
+    it and all that the engine holds of it are gone afterwards."""
+    with (
+        TemporaryDirectory(prefix="reproduce-", dir=at) as own,
+        # Not in `at`: who bootstraps in a user namespace has to get there.
+        TemporaryDirectory(prefix="reproduce-") as scratch,
+    ):
+        copy = Path(own, "checkout")
+        wanted = list(_with_parents(plan, images))
+        _copy(root, copy, plan, wanted)
+        Path(scratch).chmod(0o755)
+        there = Store(Path(own, "store"))
+        there.root.mkdir(mode=0o700)
+        # Each is held to the sha256 of its pin when it is used.
+        (store.root / "downloads").mkdir(parents=True, exist_ok=True)
+        (there.root / "downloads").symlink_to(store.root.resolve() / "downloads")
+        second = Plan(spec.load(copy), mark=f"-{Path(own).name}".lower())
+        try:
+            yield Second(copy, second, there, Path(scratch), strict)
+        finally:
+            engine = Docker()
+            with suppress(FcBuildError):  # an engine that is gone holds nothing for us
+                for name in reversed(wanted):
+                    engine.remove(second.container(name).tag)
+                engine.remove(second.toolchain.tag)
+
+
+def environment(root: Path, scratch: Path) -> dict[str, str]:
+    """Return the variables that differ in the other process."""
+    home = scratch / "home"
+    home.mkdir(exist_ok=True)
+    config = os.environ.get("DOCKER_CONFIG") or Path("~/.docker").expanduser()
+    return {
+        "PYTHONPATH": str(root),
+        "PYTHONSAFEPATH": "1",  # not the package in the working directory
+        "DOCKER_CONFIG": str(config),  # the engine and the registries stay the user's
+        "HOME": str(home),
+        "TMPDIR": str(scratch),
+        "TZ": next(zone for zone in _ZONES if zone != os.environ.get("TZ")),
+        "LC_ALL": _LOCALE,
+        "LANG": _LOCALE,
+        "USER": "somebody",
+        "LOGNAME": "somebody",
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Build what an order says; return the exit status."""
+    order = Order(**json.loads(argv[0]))
+    signal.signal(signal.SIGTERM, _interrupt)
+    os.umask(order.umask)
+    os.chdir(order.root)
+    try:
+        plan = Plan(spec.load(Path(order.root)), mark=order.mark)
+        pipeline = Pipeline(
+            plan, Store(Path(order.store)), Docker(anew=True), strict=order.strict, jobs=order.jobs
+        )
+        pipeline.toolchain()
+        for name in order.images:
+            if name in plan.bootable():
+                pipeline.rootfs(name)
+            else:
+                pipeline.container(name)
+        for name in order.kernels:
+            pipeline.kernel(name)
+    except FcBuildError as error:
+        progress.say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _with_parents(plan: Plan, images: Sequence[str]) -> dict[str, None]:
+    """Return images with those that they are built upon, these first."""
+    found: dict[str, None] = {}
+    for name in images:
+        found |= _with_parents(plan, plan.upon(name))
+        found[name] = None
+    return found
+
+
+def _copy(root: Path, to: Path, plan: Plan, images: Sequence[str]) -> None:
+    """Copy what these images and all kernels are made from, and our own package."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, to / "fcbuild", symlinks=True, ignore=ignored)
+    shutil.copytree(root / "kernels", to / "kernels", symlinks=True)
+    (to / "images").mkdir()
+    with suppress(FileNotFoundError):
+        shutil.copy(root / "images" / "lock.toml", to / "images")
+    for name in images:
+        directory = plan.specs.images[name].directory
+        context.files(directory)  # raises SpecError for what cannot be copied
+        shutil.copytree(directory, to / "images" / name, symlinks=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
+
+
+def _named() -> list[str]:
+    """Return the beginning of a command that runs with another host name, where that can be."""
+    inside = ["unshare", "--uts", "--", "sh", "-c", 'hostname "$0" && exec "$@"', _HOSTNAME]
+    return inside if output([*inside, "true"], what="trying another host name") is not None else []
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
