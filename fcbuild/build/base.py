@@ -45,6 +45,7 @@ SNAPSHOTS: Mapping[str, str] = {
 _PICTURES_S = (0, 6 * 3600)
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # Debian's, on Debian
 
+_PARTIAL = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial")
 _SOURCES = "etc/apt/sources.list"
 _STATUS = "var/lib/dpkg/status"
 _SOURCE = re.compile(r"deb (?:\[[^]]*\] )?(\S+) (.+)")
@@ -146,6 +147,9 @@ def _hooks(sources: Sequence[str]) -> Iterator[str]:
     machine or the archive that it came from. (/bin/sh; lines of sources.list have no quotes.)"""
     # mmdebstrap copies both from this machine; in a container and in a VM they are made anew.
     yield 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
+    # apt gives these to its own user, but not where that user cannot get to: below a private TMPDIR.
+    for directory in _PARTIAL:
+        yield f'! test -d "$1{directory}" || chroot "$1" chown _apt:root {directory}'
     if sources:
         yield f"printf '%s\\n' {' '.join(map(shlex.quote, sources))} > \"$1/{_SOURCES}\""
     else:

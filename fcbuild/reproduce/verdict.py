@@ -12,7 +12,7 @@ from fcbuild.build.base import TAR
 from fcbuild.build.rootfs import EXT4
 from fcbuild.look import difference
 from fcbuild.look.archive import TarReader
-from fcbuild.look.difference import Change, Difference
+from fcbuild.look.difference import Difference
 from fcbuild.look.text import visible
 from fcbuild.look.tree import Tree
 from fcbuild.reproduce import superblock
@@ -29,8 +29,8 @@ Opened = Callable[[Sequence[Artifact]], AbstractContextManager[Sequence[Tree]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What differs in one file of a root filesystem, or of an artifact. offset: of the first byte,
-    None where its content is the same; cause: what probably made it, "" for no idea."""
+    """A file that differs, in a root filesystem or of an artifact's own. spot: where, None for one
+    that only one of the builds has; cause: what probably made it, "" for no idea."""
 
     path: str
     spot: Spot | None = None
@@ -96,20 +96,15 @@ def _look(a: Tree, b: Tree) -> tuple[Difference, list[Finding]]:
     found = difference.compare(difference.contents(a), difference.contents(b))
     findings = []
     for change in found.changed:
-        spot = None
         if "content" in change.aspects:
-            spot = first_difference(
-                a.reader.read(a.entries[change.old.path]), b.reader.read(b.entries[change.new.path])
-            )
-        findings.append(_finding(change, spot))
+            path = change.new.path
+            old, new = (tree.reader.read(tree.entries[path]) for tree in (a, b))
+            spot = first_difference(old, new)
+            findings.append(Finding(path=path, spot=spot, cause=cause(path, spot)))
     for entry in (*found.added, *found.removed):
         if said := cause(entry.path, None):
             findings.append(Finding(path=entry.path, cause=said))
     return found, findings
-
-
-def _finding(change: Change, spot: Spot | None) -> Finding:
-    return Finding(path=change.new.path, spot=spot, cause=cause(change.new.path, spot))
 
 
 def first_difference(a: Iterator[bytes], b: Iterator[bytes]) -> Spot | None:
@@ -143,12 +138,15 @@ def first_difference(a: Iterator[bytes], b: Iterator[bytes]) -> Spot | None:
 
 def lines(verdict: Verdict, *, everything: bool) -> Iterator[str]:
     """Yield a verdict for people: one line when all is well."""
-    word = "identical" if verdict.identical else "differs"
     for name, digest in verdict.first.digests.items():
         again = verdict.second.digests.get(name)
         same = digest == again
-        line = f"{word if not same else 'identical':<9}  {verdict.what:<22} {name:<11} "
-        yield line + f"sha256:{digest}" + ("" if same else f" -> sha256:{again}")
+        word = "identical" if same else "differs"
+        yield (
+            f"{word:<9}  {verdict.what:<22} {name:<11} "
+            + f"sha256:{digest}"
+            + ("" if same else f" -> sha256:{again}")
+        )
     if verdict.identical:
         return
     found = verdict.files
@@ -157,8 +155,7 @@ def lines(verdict: Verdict, *, everything: bool) -> Iterator[str]:
             yield f"  {line}"
         if not everything:  # these are named too
             yield from (f"    ~ {visible(entry.path)}" for entry in found.touched[:SHOWN])
-    shown = [finding for finding in verdict.findings if finding.spot or finding.cause]
-    for finding in shown if everything else shown[:SHOWN]:
+    for finding in verdict.findings if everything else verdict.findings[:SHOWN]:
         yield f"  {_told(finding)}"
     for name, old, new in verdict.superblock:
         yield f"  superblock: {name} {old} -> {new}"
