@@ -147,7 +147,7 @@ def _hooks(sources: Sequence[str]) -> Iterator[str]:
     machine or the archive that it came from. (/bin/sh; lines of sources.list have no quotes.)"""
     # mmdebstrap copies both from this machine; in a container and in a VM they are made anew.
     yield 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
-    # apt gives these to its own user, but not where that user cannot get to: below a private TMPDIR.
+    # apt gives these to its own user, but not where he cannot get to: below a private TMPDIR.
     for directory in _PARTIAL:
         yield f'! test -d "$1{directory}" || chroot "$1" chown _apt:root {directory}'
     if sources:
