@@ -54,7 +54,11 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"/var/lib/(rpm|dnf|yum)/.*|/usr/lib/sysimage/rpm/.*",
             "a database of when packages were installed",
         ),
-        (r"/var/cache/fontconfig/.*", "a cache of fonts, with times: `fc-cache` makes it anew"),
+        (
+            r"/var/cache/fontconfig/.*",
+            "a cache of fonts, with times: remove it in the same RUN; fontconfig does without",
+        ),
+        (r".*/cacerts", "a keystore of Java's, with the time of each certificate"),
         (
             r"/root/\.(cache|npm|config)/.*|/home/[^/]*/\.cache/.*|/(var/)?tmp/.*|/var/cache/.*",
             "a cache that the build left behind: remove it in the same RUN",

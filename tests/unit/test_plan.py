@@ -29,7 +29,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "guest/BOOT_CONTRACT.md": "words\n",
         "kvmhost/agent.c": "int agent;\n",
         "kvmhost/Makefile": "all:\n",
-        "build/mke2fs.conf": "[defaults]\n",
         "toolchain.toml": "[bootstrap]\nsuite = 'trixie'\npackages = ['gcc']\n",
     }.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
