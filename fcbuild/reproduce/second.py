@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import IO, cast
 
 from fcbuild import context, progress, spec
 from fcbuild.build.engine import Docker
@@ -54,6 +55,14 @@ class Order:
     kernels: Sequence[str] = ()
 
 
+class _Said:
+    """A log that is said aloud: the other process's progress is ours."""
+
+    def write(self, line: bytes) -> int:
+        progress.say(line.decode("utf-8", "replace").rstrip("\n"))
+        return len(line)
+
+
 @dataclass(frozen=True)
 class Second:
     """A place for second builds. store: what they make is there."""
@@ -79,14 +88,13 @@ class Second:
         )
         argv = [sys.executable, "-m", __name__, json.dumps(asdict(order))]
         try:
-            with os.fdopen(os.dup(sys.stderr.fileno()), "wb", buffering=0) as log:
-                run(
-                    [*_named(), *argv],
-                    what="the second build",
-                    env=environment(self.root, self.scratch),
-                    log=log,
-                    timeout_s=TIMEOUT_S,
-                )
+            run(
+                [*_named(), *argv],
+                what="the second build",
+                env=environment(self.root, self.scratch),
+                log=cast(IO[bytes], _Said()),
+                timeout_s=TIMEOUT_S,
+            )
         except CommandFailed as error:
             raise BuildError(
                 f"the second build failed with status {error.status}: see above",
@@ -193,9 +201,17 @@ def _copy(root: Path, to: Path, plan: Plan, images: Sequence[str]) -> None:
     with suppress(FileNotFoundError):
         shutil.copy(root / "images" / "lock.toml", to / "images")
     for name in images:
-        directory = plan.specs.images[name].directory
-        context.files(directory)  # raises SpecError for what cannot be copied
-        shutil.copytree(directory, to / "images" / name, symlinks=True)
+        directory, copy = plan.specs.images[name].directory, to / "images" / name
+        copy.mkdir()
+        ours = [directory / name for name in ("image.toml", "Dockerfile", ".dockerignore")]
+        # What the engine does not get may be anything, and of any size.
+        for path in [*filter(Path.exists, ours), *context.files(directory)]:
+            target = copy / path.relative_to(directory)
+            if path.is_dir() and not path.is_symlink():
+                target.mkdir(parents=True, exist_ok=True)
+            elif not os.path.lexists(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target, follow_symlinks=False)
 
 
 def _umask() -> int:

@@ -293,6 +293,26 @@ def test_a_second_plan_has_the_same_fingerprints_and_images_of_its_own(
     assert place.plan.toolchain.tag == f"{plan.toolchain.tag}-reproduce-x"
 
 
+def test_the_second_checkout_has_what_the_engine_would_get(checkout: Path, tmp_path: Path) -> None:
+    web = checkout / "images/web"
+    (web / ".dockerignore").write_text("ignored\nDockerfile\n")
+    os.mkfifo(web / "ignored")
+    (web / "link").symlink_to("nowhere")
+    (web / "empty").mkdir()
+    (web / "run").write_text("x")
+    (web / "run").chmod(0o750)
+    plan, store = Plan(spec.load(checkout)), Store(tmp_path / "store")
+    with second.elsewhere(checkout, plan, store, ["web"], at=tmp_path, strict=False) as there:
+        assert there.root.is_relative_to(tmp_path) and there.root != checkout
+        assert sorted(path.name for path in (there.root / "images").iterdir()) == ["base", "web"]
+        assert not (there.root / "images/web/ignored").exists()
+        rootfs = there.plan.rootfs("web")
+        assert rootfs.fingerprint == plan.rootfs("web").fingerprint
+        assert there.plan.kernel("6.12").fingerprint == plan.kernel("6.12").fingerprint
+        assert there.store.find(rootfs) is None
+    assert not there.root.exists()
+
+
 def test_the_second_build_runs_elsewhere(place: second.Second) -> None:
     program = """
 import json, os, socket, sys, tempfile, time
@@ -319,10 +339,10 @@ json.dump({"package": os.path.dirname(fcbuild.__file__), "zone": time.timezone,
 
 
 def test_a_second_build_that_fails_says_why(
-    place: second.Second, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: second.Second, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{place.scratch}/none.sock")
     shutil.copytree(ROOT / "fcbuild", place.root / "fcbuild")
     with pytest.raises(BuildError, match="the second build failed with status 1: see above"):
         place.build(images=["web"])
-    assert "error: no container engine answers" in capfd.readouterr().err
+    assert "error: no container engine answers" in capsys.readouterr().err
