@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
+import tarfile
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +17,12 @@ from typing import IO
 import pytest
 
 from fcbuild import spec
-from fcbuild.build import program
+from fcbuild.build import base, program
 from fcbuild.build.engine import Docker
 from fcbuild.build.pipeline import Pipeline
+from fcbuild.fingerprint import digest
 from fcbuild.plan import PACKAGE, Plan
-from fcbuild.store import Store
+from fcbuild.store import Stage, Store
 from tests.workspace import ROOT, STORE, Workspace
 
 pytestmark = pytest.mark.engine
@@ -140,16 +143,52 @@ def test_our_programs_are_the_same_whoever_builds_them_and_when(
     recipe = here.plan.init if which == "init" else here.plan.agent
     first, _ = here.program(recipe)
 
-    def build(stage: object) -> None:
-        from fcbuild.store import Stage
-
-        assert isinstance(stage, Stage)
+    def build(stage: Stage) -> None:
         stage.directory.chmod(0o777)
         program.build(recipe, ahead, here.toolchain(), stage)
 
     second, state = Store(elsewhere).obtain(recipe, build)
     assert state == "built"
     assert second.digests == first.digests
+
+
+def test_a_base_is_the_same_whenever_it_is_made(
+    here: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = here.plan.container("debian-base")
+    locked = here.plan.locked(recipe)
+    assert locked
+    first = here.base(recipe).file(base.TAR)
+    with tempfile.TemporaryDirectory(prefix="fct-") as directory:
+        clock = Path(directory, "clock.so")
+        (tmp_path / "clock.c").write_text(CLOCK)
+        compiler = ["gcc", "-shared", "-fPIC", "-o", str(clock), f"{tmp_path}/clock.c", "-ldl"]
+        subprocess.run(compiler, check=True)
+        monkeypatch.setenv("LD_PRELOAD", str(clock))
+        now = subprocess.run(["date", "+%s"], check=True, capture_output=True).stdout
+        assert int(now) > time.time() + AHEAD - DAY, "the clock is ahead"
+        with tarfile.open(first) as tar:
+            lines = tar.extractfile("./etc/apt/sources.list")
+            assert lines
+            usual = lines.read().decode().splitlines()
+        # An archive says until when it is to be trusted, and means it.
+        sources = {line.replace("deb ", "deb [check-valid-until=no] ", 1): line for line in usual}
+        before = os.umask(0o077)
+        try:
+            with (tmp_path / "log").open("wb") as log:
+                base.bootstrap(
+                    here.plan.bootstrap(recipe),
+                    tmp_path / base.TAR,
+                    epoch=locked.time,
+                    log=log,
+                    log_path=tmp_path / "log",
+                    sources=sources,
+                )
+        finally:
+            os.umask(before)
+    if base.installed(tmp_path / base.TAR) != base.installed(first):
+        pytest.skip("the archive has moved since the first was made")
+    assert digest(tmp_path / base.TAR) == digest(first)
 
 
 # All that a RUN step leaves that is of its time and does no harm; apt's own is among it.
