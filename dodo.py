@@ -7,6 +7,7 @@
 What each does, and how they hang together: fcbuild/tasks.py.
 """
 
+import atexit
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ try:
     project = tasks.Project(ROOT, default_image=DEFAULT_IMAGE)
 except FcBuildError as error:
     sys.exit(f"error: {error}")
+atexit.register(project.digests.save)
 
 
 def task_build() -> dict[str, Any]:
@@ -66,9 +68,10 @@ def task_reproduce(json: bool, all: bool) -> dict[str, Any]:  # noqa: FBT001 (do
     return project.reproduce(everything=all, as_json=json)
 
 
-def task_plan() -> dict[str, Any]:
-    """show every artifact with its fingerprint, and whether the store has it"""
-    return project.show_plan()
+@task_params([tasks.JSON, tasks.MATRIX])
+def task_plan(json: bool, matrix: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """show what a build would make, and why (image=NAME; --json, --matrix: for machines)"""
+    return project.show_plan(as_json=json, matrix=matrix)
 
 
 @task_params([tasks.CHECK])

@@ -5,9 +5,7 @@ Anything that is not an FcBuildError is our bug and keeps its traceback.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -31,6 +29,17 @@ class SpecError(FcBuildError):
         self.problems = tuple(problems)
 
 
+class InputChanged(FcBuildError):
+    """A file that a build is made from changed, or went away, while it was being read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path}: changed while it was being read",
+            hint="run it again when whatever writes it has ended",
+        )
+        self.path = path
+
+
 class ToolMissing(FcBuildError):
     """A host tool or service that the task needs is not there."""
 
@@ -51,6 +60,8 @@ class CommandFailed(FcBuildError):
         log: Path | None = None,
         hint: str | None = None,
     ) -> None:
+        import shlex
+
         end = f"signal {-status}" if status < 0 else f"status {status}"
         lines = [f"{what} failed with {end}: {shlex.join(argv)}", *(f"  | {line}" for line in tail)]
         if log is not None:
@@ -134,5 +145,7 @@ class CheckFailed(FcBuildError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)` for the nearest known word, or the empty string."""
+    from difflib import get_close_matches
+
     near = get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""

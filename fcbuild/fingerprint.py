@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 # JSON values; inputs are trees of these.
@@ -36,25 +36,38 @@ def digest(path: Path) -> str:
 
 
 def tree(root: Path, paths: Iterable[Path]) -> Json:
-    """Describe files below root, one string each: what `context` would hand to the engine.
+    """Describe files below root, one string each."""
+    return {name(os.fspath(path.relative_to(root))): describe(path) for path in paths}
+
+
+def name(path: str) -> str:
+    """Return a file's name as it stands in inputs: one that is not UTF-8 keeps its bytes."""
+    return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def describe(
+    path: str | Path,
+    status: os.stat_result | None = None,
+    digest_of: Callable[[str, os.stat_result], str] | None = None,
+) -> str:
+    """Describe one file, link or directory by type, executable bit and content.
 
     Owners, times and permission bits other than "executable by its owner" are not inputs: they
-    differ between two clones of the same commit. Names that are not UTF-8 keep their bytes.
+    differ between two clones of the same commit. status: what lstat says, where that is known.
     """
-    described: dict[str, Json] = {}
-    for path in paths:
-        data = os.fsencode(path.relative_to(root)).replace(b"\\", b"\\\\")
-        name = data.decode("utf-8", "backslashreplace")
-        described[name] = describe(path)
-    return described
+    status = status or os.lstat(path)
+    what = kind(status)
+    if what == "link":
+        return f"link {hashlib.sha256(os.fsencode(Path(path).readlink())).hexdigest()}"
+    if what == "dir":
+        return what
+    return f"{what} {digest_of(os.fspath(path), status) if digest_of else digest(Path(path))}"
 
 
-def describe(path: Path) -> str:
-    """Describe one file, link or directory by type, executable bit and content."""
-    status = path.lstat()
+def kind(status: os.stat_result) -> str:
+    """Return the first word of a description."""
     if stat.S_ISLNK(status.st_mode):
-        target = os.fsencode(path.readlink())
-        return "link " + hashlib.sha256(target).hexdigest()
+        return "link"
     if stat.S_ISDIR(status.st_mode):
         return "dir"
-    return f"{'exec' if status.st_mode & stat.S_IXUSR else 'file'} {digest(path)}"
+    return "exec" if status.st_mode & stat.S_IXUSR else "file"

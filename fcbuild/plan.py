@@ -11,15 +11,18 @@ A recipe's fingerprint covers its parents' fingerprints, so the whole plan is kn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 from fcbuild import context, dockerfile, fingerprint, lock
+from fcbuild.digests import Digests
 from fcbuild.dockerfile import Reference
-from fcbuild.errors import SpecError, did_you_mean
+from fcbuild.errors import InputChanged, SpecError, did_you_mean
 from fcbuild.ext4 import form
 from fcbuild.fingerprint import SHORT, Json
 from fcbuild.lock import Lock, LockedBase
@@ -46,6 +49,11 @@ PACKAGE = Path(__file__).parent
 TOOLCHAIN = "toolchain"
 TOOLCHAIN_SPEC = PACKAGE / "build" / "toolchain.toml"
 TOOLCHAIN_LOCK = PACKAGE / "build" / lock.FILE
+# Of an artifact that artifacts/ links to: its file, and where the link is.
+PRODUCTS: Mapping[Kind, tuple[str, str]] = {
+    "kernel": ("vmlinux", "kernels/{name}/vmlinux"),
+    "rootfs": ("rootfs.ext4", "images/{name}.ext4"),
+}
 KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
 
 
@@ -93,13 +101,24 @@ class Recipe:
 class Plan:
     """The recipes of a checkout. Each is worked out once, when first asked for.
 
-    mark: of its images in the engine, so that it holds none of them yet.
+    digests: what is known of files from earlier runs. barred: where this program writes, which no
+    build context may hold. mark: of its images in the engine, so that it holds none of them yet.
     """
 
-    def __init__(self, specs: Specs, *, mark: str = "") -> None:
+    def __init__(
+        self,
+        specs: Specs,
+        *,
+        digests: Digests | None = None,
+        barred: Collection[Path] = (),
+        mark: str = "",
+    ) -> None:
         self.specs = specs
         self.mark = mark
+        self._digests = digests or Digests()
+        self._barred = barred
         self._containers: dict[str, Recipe] = {}
+        self._texts: dict[str, bytes] = {}
 
     @cached_property
     def toolchain(self) -> Recipe:
@@ -150,16 +169,18 @@ class Plan:
                 made = base(name, spec.bootstrap, locked)
             else:
                 parents = [self.container(up, (*_upon, name)) for up in self.upon(name)]
-                digests = {ref.name: self._digest(ref) for ref in tags(spec)}
-                made = container(spec, parents, digests, self.build_args(name))
+                images = {ref.name: self._digest(ref) for ref in self.tags(name)}
+                described = context.describe(spec.directory, self._digests, self._barred)
+                own = self._apart(name, described)
+                args = self.build_args(name)
+                made = container(spec, parents, images, described, args, own)
             self._containers[name] = replace(made, mark=self.mark)
         return self._containers[name]
 
     def upon(self, name: str) -> list[str]:
         """Return the images of images/ that NAME is built upon. Raises SpecError."""
-        spec = self.specs.images[name]
         found: dict[str, None] = {}
-        for ref in (dockerfile.local_name(ref.name) for ref in references(spec) if ref.local):
+        for ref in (dockerfile.local_name(r.name) for r in self.references(name) if r.local):
             if ref not in self.specs.images:
                 near = did_you_mean(ref, self.specs.images)
                 raise SpecError(
@@ -172,8 +193,15 @@ class Plan:
     def dockerfile(self, name: str) -> str:
         """Return the Dockerfile of images/NAME as the engine gets it: with images in place of
         names."""
+        args = self.specs.images[name].build_args
+        return dockerfile.pin(_decoded(name, self._text(name)), args, self.pinned)
+
+    def references(self, name: str) -> list[Reference]:
+        """Return the images that the Dockerfile of images/NAME names. Raises SpecError."""
         spec = self.specs.images[name]
-        return dockerfile.pin(read_dockerfile(spec), spec.build_args, self.pinned)
+        if spec.bootstrap is not None:
+            return []
+        return dockerfile.references(_decoded(name, self._text(name)), spec.build_args)
 
     def pinned(self, ref: Reference) -> str | None:
         """Return the one image that a reference stands for, or None for what is not locked."""
@@ -191,10 +219,10 @@ class Plan:
         if spec.bootstrap is not None:
             locked = self._locked(name, spec.bootstrap)
             return [] if locked else [f"images/{name}/image.toml: its packages are not locked"]
-        text = read_dockerfile(spec)
+        text = _decoded(name, self._text(name))
         found = [
             f"images/{name}/Dockerfile:{ref.line(text)}: {ref.name} is not locked"
-            for ref in tags(spec)
+            for ref in self.tags(name)
             if self._digest(ref) is None
         ]
         for up in self.upon(name):
@@ -208,7 +236,7 @@ class Plan:
         if spec.bootstrap is not None:
             locked = self._locked(name, spec.bootstrap)
             return locked.time if locked else context.EPOCH
-        entries = [self.specs.lock.images.get(ref.name) for ref in tags(spec)]
+        entries = [self.specs.lock.images.get(ref.name) for ref in self.tags(name)]
         times = [entry.time for entry in entries if entry]
         return max([*times, *map(self.epoch, self.upon(name))], default=context.EPOCH)
 
@@ -233,6 +261,27 @@ class Plan:
         yield from map(self.kernel, self.specs.kernels)
         yield from (self.container(name) for name in self.specs.images if self._is_base(name))
         yield from map(self.rootfs, self.bootable())
+
+    def tags(self, name: str) -> list[Reference]:
+        """Return the references of a Dockerfile that need a lock to stay what they are."""
+        return [ref for ref in self.references(name) if ref.tagged]
+
+    def _text(self, name: str) -> bytes:
+        """Return a Dockerfile as it was when this plan read it first."""
+        if name not in self._texts:
+            self._texts[name] = _read(self.specs.images[name])
+        return self._texts[name]
+
+    def _apart(self, name: str, described: Mapping[str, str]) -> str | None:
+        """Return the digest of a Dockerfile that the context does not hold: .dockerignore leaves it
+        out, or it is a link. Raises InputChanged when the context's is another than was read."""
+        own = sha256(self._text(name)).hexdigest()
+        kind, _, digest = described.get("Dockerfile", "").partition(" ")
+        if kind not in {"file", "exec"}:
+            return own
+        if digest != own:
+            raise InputChanged(os.fspath(self.specs.images[name].directory / "Dockerfile"))
+        return None
 
     def _locked(self, name: str, spec: Bootstrap) -> LockedBase | None:
         return _current(self.specs.lock, name, spec)
@@ -267,18 +316,23 @@ def base(name: str, spec: Bootstrap, locked: LockedBase | None) -> Recipe:
 def container(
     spec: ImageSpec,
     parents: Iterable[Recipe],
-    digests: Mapping[str, str | None],
+    images: Mapping[str, str | None],
+    described: Mapping[str, str],
     args: Mapping[str, str],
+    apart: str | None,
 ) -> Recipe:
+    """images: digests of the tags that the Dockerfile names. described: the build context. apart:
+    the digest of a Dockerfile that is not in it."""
     return Recipe(
         "container",
         spec.name,
         {
-            "context": fingerprint.tree(spec.directory, context.files(spec.directory)),
+            **({"dockerfile": apart} if apart else {}),
+            "context": dict(described),
             "args": dict(args),
             "target": spec.build_target,
             "platform": "linux/amd64",
-            "images": dict(digests),
+            "images": dict(images),
         },
         tuple(parents),
     )
@@ -293,7 +347,9 @@ def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:
             "sources": [
                 {"version": source.version, "sha256": source.sha256} for source in spec.sources
             ],
-            "fragments": {path.name: fingerprint.describe(path) for path in spec.fragments},
+            "fragments": {
+                path.name: fingerprint.describe(path.resolve()) for path in spec.fragments
+            },
             "order": [path.name for path in spec.fragments],
         },
         (toolchain,),
@@ -323,26 +379,24 @@ def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, epoch: int) -> Recipe:
     )
 
 
-def references(spec: ImageSpec) -> list[Reference]:
-    """Return the images that an image's Dockerfile names. Raises SpecError."""
-    if spec.bootstrap is not None:
-        return []
-    return dockerfile.references(read_dockerfile(spec), spec.build_args)
-
-
-def tags(spec: ImageSpec) -> list[Reference]:
-    """Return the references of a Dockerfile that need a lock to stay what they are."""
-    return [ref for ref in references(spec) if ref.tagged]
-
-
 def read_dockerfile(spec: ImageSpec) -> str:
     """Return the text of an image's Dockerfile. Raises SpecError."""
-    path = spec.directory / "Dockerfile"
+    return _decoded(spec.name, _read(spec))
+
+
+def _read(spec: ImageSpec) -> bytes:
     try:
-        # Not read_text: line ends stay as they are. The engine skips a byte order mark too.
-        return path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return (spec.directory / "Dockerfile").read_bytes()
+    except OSError as error:
         raise SpecError([f"images/{spec.name}/Dockerfile: cannot be read: {error}"]) from error
+
+
+def _decoded(name: str, text: bytes) -> str:
+    try:
+        # Line ends stay as they are. The engine skips a byte order mark too.
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError([f"images/{name}/Dockerfile: cannot be read: {error}"]) from error
 
 
 def _current(which: Lock, name: str, spec: Bootstrap) -> LockedBase | None:
@@ -350,19 +404,3 @@ def _current(which: Lock, name: str, spec: Bootstrap) -> LockedBase | None:
     entry = which.bases.get(name)
     asked = (spec.suite, tuple(sorted(spec.packages)))
     return entry if entry and (entry.suite, entry.asked) == asked else None
-
-
-def explain(old: Json, new: Json, path: str = "") -> list[str]:
-    """Return what differs between two pre-images, one line for each key."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines: list[str] = []
-        for key in sorted(set(old) | set(new)):
-            where = f"{path}{key}"
-            if key not in old:
-                lines.append(f"added: {where}")
-            elif key not in new:
-                lines.append(f"removed: {where}")
-            else:
-                lines += explain(old[key], new[key], f"{where}/")
-        return lines
-    return [] if old == new else [f"changed: {path.rstrip('/')}"]

@@ -22,7 +22,8 @@ class LineReporter(ConsoleReporter):  # type: ignore[misc]
 
     def skip_uptodate(self, task: Any) -> None:
         if task.actions and not task.name.startswith("_"):
-            self._line("stored", task.name)
+            said = task.meta or {}
+            self._line(said.get("state", "stored"), task.name, said.get("note", ""))
 
     def add_success(self, task: Any) -> None:
         if "state" in task.values:

@@ -174,12 +174,18 @@ def _feed(
     timer = threading.Timer(deadline - time.monotonic(), _signal_group, [process, signal.SIGKILL])
     timer.start()
     try:
-        with process.stdin:
-            fill(process.stdin)
+        fill(process.stdin)
+        process.stdin.close()
     except BrokenPipeError:
         pass  # it ended early; its own message says why
+    except BaseException:
+        # The end of its input would tell it that it has all there is.
+        _signal_group(process, signal.SIGKILL)
+        raise
     finally:
         timer.cancel()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
     if time.monotonic() >= deadline:
         raise TimeoutError
 

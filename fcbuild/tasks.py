@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 from doit import get_var
 from doit.exceptions import TaskFailed
 
-from fcbuild import lock, progress, spec
+from fcbuild import digests, lock, progress, spec
+from fcbuild.digests import Digests
 from fcbuild.errors import FcBuildError, SourceError, SpecError, did_you_mean
-from fcbuild.plan import KVM_HOST, TOOLCHAIN_LOCK, Plan, Recipe
+from fcbuild.plan import KVM_HOST, PRODUCTS, TOOLCHAIN_LOCK, Kind, Plan, Recipe
 from fcbuild.store import Artifact, State, Store, link, links_to
 
 if TYPE_CHECKING:
@@ -65,6 +66,13 @@ CHECK = {
     "default": False,
     "help": "only show what moved; fail when something did",
 }
+MATRIX = {
+    "name": "matrix",
+    "long": "matrix",
+    "type": bool,
+    "default": False,
+    "help": "what is missing, for the matrix of a CI job",
+}
 ALL = {"name": "all", "long": "all", "type": bool, "default": False, "help": "every line"}
 
 _TEST_PROCESSES = 2
@@ -84,9 +92,11 @@ class Project:
         check_variables(sys.argv[1:])
         self.root = root
         self.artifacts = root / "artifacts"
-        self.plan = Plan(spec.load(root))
         store = os.environ.get("FCBUILD_STORE")
         self.store = Store(Path(store).resolve() if store else self.artifacts / "store")
+        self.digests = Digests(self.artifacts / digests.FILE)
+        barred = (self.artifacts, self.store.root)
+        self.plan = Plan(spec.load(root), digests=self.digests, barred=barred)
         # What happened to each product in this run: built, or reused.
         self.states: dict[str, State] = {}
         self.skipped: dict[str, str] = {}
@@ -167,11 +177,10 @@ class Project:
     def kernels(self) -> Iterator[Task]:
         for name, kernel in self.plan.specs.kernels.items():
             yield self.product(
+                "kernel",
                 name,
                 partial(self.plan.kernel, name),
                 partial(self.make_kernel, name),
-                file="vmlinux",
-                at=self.artifacts / "kernels" / name / "vmlinux",
                 setup=["_toolchain"],
                 doc=kernel.description,
             )
@@ -179,11 +188,10 @@ class Project:
     def rootfses(self) -> Iterator[Task]:
         for name in self.plan.bootable():
             yield self.product(
+                "rootfs",
                 name,
                 partial(self.plan.rootfs, name),
                 partial(self.make_rootfs, name),
-                file="rootfs.ext4",
-                at=self.artifacts / "images" / f"{name}.ext4",
                 setup=["_toolchain", "_init", f"_image:{name}"],
                 doc=self.plan.specs.images[name].description,
                 image=name,
@@ -223,8 +231,9 @@ class Project:
         actions = [partial(act, self.move_lock, check)]
         return {"actions": actions, "uptodate": [False], **_OPEN}
 
-    def show_plan(self) -> Task:
-        return {"actions": [partial(act, self.print_plan)], "uptodate": [False], **_OPEN}
+    def show_plan(self, *, as_json: bool, matrix: bool) -> Task:
+        form = "matrix" if matrix else "json" if as_json else "text"
+        return {"actions": [partial(act, self.print_plan, form)], "uptodate": [False], **_OPEN}
 
     def inspect(self, *, as_json: bool) -> Task:
         actions = [partial(act, self.print_inside, as_json)]
@@ -247,17 +256,20 @@ class Project:
 
     def product(
         self,
+        kind: Kind,
         name: str,
         recipe: Callable[[], Recipe],
         make: Callable[[], tuple[Artifact, State]],
         *,
-        file: str,
-        at: Path,
         setup: list[str],
         doc: str,
         image: str | None = None,
     ) -> Task:
         """A task whose product is one file of one object of the store, with a link to it."""
+        file, place = PRODUCTS[kind]
+        at = self.artifacts / place.format(name=name)
+        # What the reporter says of a product that need not be made.
+        meta: dict[str, str] = {}
 
         def run() -> Task:
             if image is not None and self.skip(image):
@@ -270,8 +282,12 @@ class Project:
             if image is not None and self.refused(image):
                 return False
             found = self.store.find(recipe())
-            if found is None or not links_to(at, found, file):
+            if found is None:
                 return False
+            if not links_to(at, found, file):
+                # Here, because what comes before an action asks the engine for what it was made of.
+                meta.update(state="restored" if at.is_symlink() else "stored", note=recipe().short)
+                link(found, file, at)
             self.states[str(recipe())] = "stored"
             return True
 
@@ -283,6 +299,7 @@ class Project:
             "targets": [str(at)],
             **_OPEN,
             "uptodate": [partial(asked, current)],
+            "meta": meta,
             "clean": [partial(at.unlink, missing_ok=True)],
         }
 
@@ -496,11 +513,18 @@ class Project:
             logs=self.artifacts,
         )
 
-    def print_plan(self) -> None:
-        print(f"{'':<24} {'fingerprint':<12}  state")
-        for recipe in self.plan.all():
-            state = "stored" if self.store.find(recipe) else "to build"
-            print(f"{recipe!s:<24} {recipe.short}  {state}")
+    def print_plan(self, form: str) -> None:
+        from fcbuild import preview
+
+        images = self.wanted if self.named else None
+        rows = preview.rows(self.plan, self.store, self.artifacts, images)
+        with quiet_pipe():
+            if form == "matrix":
+                print(preview.matrix(self.plan, rows))
+            elif form == "json":
+                print(preview.document(rows))
+            else:
+                print("\n".join(preview.text(rows)))
 
 
 def outcome(receipt: Receipt) -> Iterator[str]:

@@ -10,6 +10,8 @@ import contextlib
 import io
 import os
 import shutil
+import tarfile
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,13 +79,17 @@ class Engine(Protocol):
         context: Callable[[IO[bytes]], None],
         tag: str,
         *,
+        dockerfile: str | None,
         args: Mapping[str, str],
         target: str | None,
         log: IO[bytes],
         log_path: Path,
         what: str,
     ) -> None:
-        """Build a Dockerfile, read from the context's tar, to an image."""
+        """Build a Dockerfile, read from the context's tar, to an image.
+
+        dockerfile: its text, where it is not to be part of the context; else None.
+        """
 
     def export(self, tag: str, to: IO[bytes], *, log: IO[bytes], log_path: Path) -> None:
         """Write the flattened root filesystem of an image as a tar."""
@@ -174,6 +180,7 @@ class Docker:
         context: Callable[[IO[bytes]], None],
         tag: str,
         *,
+        dockerfile: str | None,
         args: Mapping[str, str],
         target: str | None,
         log: IO[bytes],
@@ -181,22 +188,36 @@ class Docker:
         what: str,
     ) -> None:
         command = [self._cli, "build", "--progress=plain", "--tag", tag]
-        command += ["--label", LABEL, "--file", "Dockerfile"]
+        command += ["--label", LABEL]
         for name, value in sorted(args.items()):
             command += ["--build-arg", f"{name}={value}"]
         if target:
             command += ["--target", target]
         if self._anew:
             command.append("--no-cache")
-        run(
-            [*command, "-"],
-            what=what,
-            env={"DOCKER_BUILDKIT": "1"},
-            stdin=context,
-            log=log,
-            log_path=log_path,
-            timeout_s=BUILD_TIMEOUT_S,
-        )
+
+        def build(*more: str, stdin: Callable[[IO[bytes]], None] | None) -> None:
+            run(
+                [*command, *more],
+                what=what,
+                env={"DOCKER_BUILDKIT": "1"},
+                stdin=stdin,
+                log=log,
+                log_path=log_path,
+                timeout_s=BUILD_TIMEOUT_S,
+            )
+
+        if dockerfile is None:
+            build("--file", "Dockerfile", "-", stdin=context)
+            return
+        # A tar brings its own Dockerfile, a directory does not have to.
+        with tempfile.TemporaryDirectory(prefix="context-") as private:
+            file, directory = Path(private, "Dockerfile"), Path(private, "context")
+            file.write_text(dockerfile, encoding="utf-8", newline="")
+            # Found before the context's own .dockerignore, whose rules have been followed.
+            Path(private, "Dockerfile.dockerignore").touch()
+            _unpack(context, directory)
+            build("--file", str(file), str(directory), stdin=None)
 
     def export(self, tag: str, to: IO[bytes], *, log: IO[bytes], log_path: Path) -> None:
         # A Dockerfile that adds nothing: BuildKit streams the image's files, flattened, with
@@ -319,6 +340,21 @@ def no_registry(reference: str) -> SourceError:
         f"the base image {reference} is not held by the engine and no registry answers for it",
         hint="check the network and the name, or `docker pull` it where there is a registry",
     )
+
+
+def _unpack(write: Callable[[IO[bytes]], None], directory: Path) -> None:
+    """Make a directory of the tar that `write` writes; links keep their times too."""
+    directory.mkdir()
+    with tempfile.TemporaryFile(dir=directory.parent) as file:
+        write(file)
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            # Our own tar: links may lead anywhere, as the engine does not follow them.
+            tar.extraction_filter = lambda member, path: member
+            tar.extractall(directory)
+            for entry in reversed(tar.getmembers()):
+                times = (entry.mtime, entry.mtime)
+                os.utime(directory / entry.name, times, follow_symlinks=False)
 
 
 def _kill(container: Container) -> None:

@@ -6,16 +6,18 @@ is compared with the final .config, and a dropped line fails the build before an
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
-from fcbuild import fetch, progress
+from fcbuild import fetch, fingerprint, kconfig, progress
 from fcbuild.build.engine import Engine
 from fcbuild.context import EPOCH
-from fcbuild.errors import BuildError
+from fcbuild.errors import BuildError, InputChanged
 from fcbuild.fetch import Source
 from fcbuild.plan import Recipe
+from fcbuild.reasons import FRAGMENTS
 from fcbuild.spec import KernelSource, KernelSpec
 from fcbuild.store import Stage
 
@@ -23,7 +25,6 @@ VMLINUX = "vmlinux"
 FETCH_TIMEOUT_S = 900.0
 BUILD_TIMEOUT_S = 3 * 3600.0
 
-_LINE = re.compile(r"(?:CONFIG_(\w+)=(.+)|# CONFIG_(\w+) is not set)")
 _ELF = b"\x7fELF\x02\x01\x01"  # 64 bit, little endian, version 1: elf(5)
 _X86_64 = b"\x3e\x00"  # e_machine, at offset 18
 
@@ -68,8 +69,9 @@ def build(
         )
 
     with progress.step(f"{recipe}: unpacking {source.title} and configuring"):
-        fragments = "\n".join(path.read_text(encoding="utf-8") for path in spec.fragments)
-        (tree / "fragments").write_text(fragments)
+        texts = {path.name: _fragment(path, recipe) for path in spec.fragments}
+        (tree / "fragments").write_text("\n".join(texts.values()), encoding="utf-8")
+        stage.file(FRAGMENTS).write_bytes(fingerprint.canonical(texts))
         inside(_CONFIGURE, "configuring the kernel", FETCH_TIMEOUT_S)
     config = stage.file("config").read_text(encoding="utf-8")
     if lines := dropped(spec.fragments, config):
@@ -91,13 +93,13 @@ def dropped(fragments: Sequence[Path], config: str) -> list[str]:
 
     A later line for the same option overrides an earlier one, as it does for Kconfig.
     """
-    final = dict(filter(None, map(_option, config.splitlines())))
+    final = dict(filter(None, map(kconfig.option, config.splitlines())))
     wanted: dict[str, tuple[str, str]] = {}
     lines = []
     for path in fragments:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             where = f"{path.name}:{number}: {line.strip()}"
-            if option := _option(line.strip()):
+            if option := kconfig.option(line.strip()):
                 wanted[option[0]] = (option[1], where)
             elif line.strip() and not line.lstrip().startswith("#"):
                 lines.append(f"{where} (neither an option nor a comment)")
@@ -108,19 +110,21 @@ def dropped(fragments: Sequence[Path], config: str) -> list[str]:
     return lines
 
 
+def _fragment(path: Path, recipe: Recipe) -> str:
+    """Return a fragment as the fingerprint covers it. Raises InputChanged."""
+    text = path.read_bytes()
+    described = cast(Mapping[str, str], recipe.inputs["fragments"])
+    if not described[path.name].endswith(sha256(text).hexdigest()):
+        raise InputChanged(str(path))
+    return text.decode("utf-8")
+
+
 def check_vmlinux(path: Path) -> None:
     """Raise BuildError unless the file is an x86-64 ELF: the name of a file proves nothing."""
     with path.open("rb") as file:
         head = file.read(20)
     if not head.startswith(_ELF) or head[18:20] != _X86_64:
         raise BuildError(f"{path.name} is not an x86-64 ELF file: it starts with {head[:4]!r}")
-
-
-def _option(line: str) -> tuple[str, str] | None:
-    match = _LINE.fullmatch(line)
-    if match is None:
-        return None
-    return (match[3], "n") if match[3] else (match[1], match[2])
 
 
 def _source(

@@ -4,18 +4,17 @@ only where the store or the engine lacks it.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
-from fcbuild import context, progress
+from fcbuild import context, progress, reasons
 from fcbuild.build import base, kernel, program, rootfs
 from fcbuild.build.engine import Engine, no_registry
-from fcbuild.errors import SpecError
-from fcbuild.fingerprint import Json
-from fcbuild.plan import Plan, Recipe, explain, references
+from fcbuild.errors import InputChanged, SpecError
+from fcbuild.plan import Plan, Recipe
+from fcbuild.reasons import History
 from fcbuild.store import Artifact, Stage, State, Store
 
 _REASONS = 3  # that are said aloud; plan shows all
@@ -128,7 +127,7 @@ class Pipeline:
         spec = self.plan.specs.images[name]
         if spec.bootstrap is not None or self.engine.has(self.plan.container(name).tag):
             return None
-        for ref in references(spec):
+        for ref in self.plan.references(name):
             if not ref.local and not self.engine.offers(self.plan.pinned(ref) or ref.name):
                 return ref.name
         for up in self.plan.upon(name):
@@ -161,10 +160,18 @@ class Pipeline:
         if missing := self.unreachable(name):
             raise no_registry(missing)
         text = self.plan.dockerfile(name)
-        with progress.step(f"{recipe}: building images/{name}/Dockerfile"):
+        described = cast(Mapping[str, str], recipe.inputs["context"])
+
+        apart = "dockerfile" in recipe.inputs  # it is not part of its context
+
+        def send(out: IO[bytes]) -> None:
+            context.write_tar(spec.directory, None if apart else text, out, described)
+
+        def build() -> None:
             self.engine.build(
-                lambda out: context.write_tar(spec.directory, text, out),
+                send,
                 recipe.tag,
+                dockerfile=text if apart else None,
                 args=self.plan.build_args(name),
                 target=spec.build_target,
                 log=log,
@@ -172,15 +179,17 @@ class Pipeline:
                 what=f"building images/{name}/Dockerfile",
             )
 
+        with progress.step(f"{recipe}: building images/{name}/Dockerfile"):
+            try:
+                build()
+            except InputChanged as error:
+                # Under this fingerprint only what it covers: perhaps the file is that again.
+                progress.say(f"{recipe}: {error.message}; trying once more")
+                build()
+
     def _obtain(self, recipe: Recipe, build: Callable[[Stage], None]) -> tuple[Artifact, State]:
         if found := self.store.find(recipe):
             return found, "stored"
-        for line in self.reasons(recipe)[:_REASONS]:
+        for line in reasons.why(recipe, self.plan, History(self.store))[:_REASONS]:
             progress.say(f"{recipe}: {line}")
         return self.store.obtain(recipe, build)
-
-    def reasons(self, recipe: Recipe) -> list[str]:
-        """Return why the recipe is not what was built last under its name, or nothing."""
-        old = self.store.previous(recipe)
-        new: Json = json.loads(json.dumps(recipe.document))
-        return [] if old is None else explain(old, new)

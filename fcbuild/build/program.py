@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from fcbuild import progress
+from collections.abc import Mapping
+from typing import cast
+
+from fcbuild import fingerprint, progress
 from fcbuild.build.engine import Engine
+from fcbuild.errors import InputChanged
 from fcbuild.plan import PACKAGE, Recipe
 from fcbuild.store import Stage
 
@@ -31,3 +35,6 @@ def build(recipe: Recipe, engine: Engine, toolchain: str, stage: Stage) -> None:
             log_path=stage.log_path,
             timeout_s=TIMEOUT_S,
         )
+    for name, described in cast(Mapping[str, str], recipe.inputs["sources"]).items():
+        if fingerprint.describe(PACKAGE / recipe.name / name) != described:
+            raise InputChanged(f"fcbuild/{recipe.name}/{name}")

@@ -13,7 +13,7 @@ from fcbuild.build import base
 from fcbuild.build.engine import Engine
 from fcbuild.errors import CommandFailed, SourceError
 from fcbuild.lock import Lock, LockedBase, LockedImage
-from fcbuild.plan import Plan, Recipe, tags
+from fcbuild.plan import Plan, Recipe
 from fcbuild.spec import Bootstrap
 from fcbuild.store import Stage, Store
 
@@ -49,9 +49,9 @@ def ask(
     """
     question = _Question(store, engine, scratch)
     specs, old = plan.specs.images, plan.specs.lock
-    asked = {ref.name for name in names for ref in tags(specs[name])}
+    asked = {ref.name for name in names for ref in plan.tags(name)}
     images: dict[str, LockedImage] = {}
-    for reference in sorted({ref.name for spec in specs.values() for ref in tags(spec)}):
+    for reference in sorted({ref.name for name in specs for ref in plan.tags(name)}):
         image = old.images.get(reference)
         if reference in asked:
             image = question.image(reference, image)

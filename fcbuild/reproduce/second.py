@@ -203,9 +203,9 @@ def _copy(root: Path, to: Path, plan: Plan, images: Sequence[str]) -> None:
     for name in images:
         directory, copy = plan.specs.images[name].directory, to / "images" / name
         copy.mkdir()
-        ours = [directory / name for name in ("image.toml", "Dockerfile", ".dockerignore")]
+        ours = [directory / name for name in ("image.toml", "Dockerfile", *context.IGNORE_FILES)]
         # What the engine does not get may be anything, and of any size.
-        for path in [*filter(Path.exists, ours), *context.files(directory)]:
+        for path in [*filter(Path.exists, ours), *(Path(e[1]) for e in context.entries(directory))]:
             target = copy / path.relative_to(directory)
             if path.is_dir() and not path.is_symlink():
                 target.mkdir(parents=True, exist_ok=True)

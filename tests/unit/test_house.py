@@ -29,11 +29,13 @@ ORDER = [
         "lock",
         "ext4",
     },
+    {"digests", "ignore", "kconfig"},
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},
+    {"reasons"},
     {"build", "vmm"},
-    {"checks", "look", "microvm", "verify"},
+    {"checks", "look", "microvm", "preview", "verify"},
     {"publish", "reproduce"},
     {"tasks", "reporter"},
 ]
@@ -43,7 +45,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 ONLY = {
     "requests": {"vmm/api.py"},
     "requests_unixsocket": {"vmm/api.py"},
-    "docker": {"build/engine.py", "context.py"},
+    "docker": {"build/engine.py"},
     "subprocess": {"run.py", "vmm/process.py", "vmm/native.py", "vmm/emulated.py"},
     "doit": {"tasks.py", "reporter.py"},
 }

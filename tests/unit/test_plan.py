@@ -13,7 +13,7 @@ from fcbuild import plan as plans
 from fcbuild import spec
 from fcbuild.context import EPOCH
 from fcbuild.errors import SpecError
-from fcbuild.plan import Plan, explain
+from fcbuild.plan import Plan
 
 Golden = Callable[[str, Any], None]
 
@@ -316,32 +316,6 @@ def test_a_dockerfile_keeps_its_line_ends_and_loses_its_byte_order_mark(checkout
     plan = Plan(spec.load(checkout))
     assert plans.read_dockerfile(plan.specs.images["tool"]) == "FROM fcbuild/base\r\n"
     assert plan.upon("tool") == ["base"]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "lines"),
-    [
-        ({"a": 1}, {"a": 1}, []),
-        ({"a": 1}, {"a": 2}, ["changed: a"]),
-        ({"a": 1}, {"b": 1}, ["removed: a", "added: b"]),
-        (
-            {"context": {"x": "1", "y": "1"}},
-            {"context": {"x": "2", "z": "1"}},
-            ["changed: context/x", "removed: context/y", "added: context/z"],
-        ),
-        ({"a": {"b": 1}}, {"a": 1}, ["changed: a"]),
-        ({"a": [1, 2]}, {"a": [2, 1]}, ["changed: a"]),
-    ],
-)
-def test_explain_names_each_key_that_differs(old: Any, new: Any, lines: list[str]) -> None:
-    assert explain(old, new) == lines
-
-
-def test_explain_names_the_file_that_moved_a_fingerprint(checkout: Path) -> None:
-    old = Plan(spec.load(checkout)).container("web").document
-    edit(checkout / "images/web/index.html", "Hi", "Ho")
-    new = Plan(spec.load(checkout)).container("web").document
-    assert explain(old, new) == ["changed: context/index.html"]
 
 
 def test_golden_recipes(checkout: Path, golden: Golden) -> None:
