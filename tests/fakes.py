@@ -283,8 +283,9 @@ class Guest:
             self.connections[port].connect(f"{self.uds}_{port}")
 
     def do_event(self, fields: dict[str, Any]) -> None:
-        self.do_raw(json.dumps(fields) + "\n")
+        # Before the host hears of it, or it could ask too early.
         self.firecracker.running |= fields["event"] == "exec"
+        self.do_raw(json.dumps(fields) + "\n")
 
     def do_raw(self, text: str, times: int = 1) -> None:
         if not self.connections:
