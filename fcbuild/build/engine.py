@@ -9,30 +9,40 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from fcbuild import progress
+from fcbuild.dockerfile import LOCAL
 from fcbuild.errors import CommandFailed, SourceError, ToolMissing
 from fcbuild.lock import DIGEST
 from fcbuild.run import TAIL_LINES, output, run
 
 if TYPE_CHECKING:
     import docker
+    import docker.types
     from docker.models.containers import Container
 
 API_TIMEOUT_S = 60
 BUILD_TIMEOUT_S = 3600.0
 EXPORT_TIMEOUT_S = 900.0
 
-# Ours, so that what an interrupted run could leave behind can be told from the user's own.
+# Ours, so that what an interrupted run could leave behind can be told from the user's own. A
+# container's label says which process it is for: the kernel's boot, its PID namespace, its PID, and
+# when it began. A later run removes what a killed one left.
 LABEL = "fcbuild"
+_NOBODYS_AFTER_S = (
+    24 * 3600.0
+)  # a container whose process cannot be seen from here; none runs longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +78,16 @@ class Engine(Protocol):
 
     def load(self, tar: Path, tag: str, changes: Sequence[str]) -> None:
         """Make an image of one layer from the tar of a root filesystem."""
+
+    def remove(self, tag: str) -> None:
+        """Forget an image, if it is held; its layers may be another's too, and stay then."""
+
+    def images(self) -> Mapping[str, float]:
+        """Return the tags of the images of images/ that are held, each with when it was given, in
+        seconds since 1970."""
+
+    def sweep(self) -> int:
+        """Remove the containers that killed runs have left; return how many."""
 
     def build(
         self,
@@ -114,6 +134,7 @@ class Docker:
     def __init__(self) -> None:
         # One SDK client serves one thread at a time.
         self._local = threading.local()
+        self._swept = False
 
     def has(self, tag: str) -> bool:
         from docker.errors import ImageNotFound
@@ -158,6 +179,36 @@ class Docker:
             self._client.api.import_image(
                 src=os.fspath(tar), repository=repository, tag=version, changes=list(changes)
             )
+
+    def remove(self, tag: str) -> None:
+        from docker.errors import ImageNotFound
+
+        with _api_errors(), contextlib.suppress(ImageNotFound):
+            self._client.images.remove(tag)
+
+    def images(self) -> dict[str, float]:
+        found = {}
+        with _api_errors():
+            for image in self._client.images.list(filters={"reference": f"{LOCAL}*"}):
+                given = (image.attrs.get("Metadata") or {}).get("LastTagTime", "")
+                for tag in image.tags:
+                    if tag.startswith(LOCAL):
+                        found[tag] = _seconds(given) or _seconds(image.attrs.get("Created", ""))
+        return found
+
+    def sweep(self) -> int:
+        from docker.errors import DockerException
+
+        removed = 0
+        with _api_errors():
+            for found in self._client.api.containers(all=True, filters={"label": LABEL}):
+                owner = (found.get("Labels") or {}).get(LABEL, "")
+                if _gone(owner, age_s=time.time() - found.get("Created", 0)):
+                    # Two runs may well see the same one.
+                    with contextlib.suppress(DockerException):
+                        self._client.api.remove_container(found["Id"], force=True, v=True)
+                        removed += 1
+        return removed
 
     def build(
         self,
@@ -235,15 +286,18 @@ class Docker:
         env: Mapping[str, str] | None = None,
     ) -> None:
         tail: deque[str] = deque(maxlen=TAIL_LINES)
+        if not self._swept:
+            self._swept = True
+            self.sweep()
         with _api_errors():
             container = self._client.containers.create(
                 tag,
                 list(argv),
                 user="0:0" if network or self._rootless else f"{os.getuid()}:{os.getgid()}",
                 network_mode=None if network else "none",
-                volumes=[f"{path.resolve()}:{place}" for path, place in mounts.items()],
+                mounts=[_mount(path, place) for path, place in mounts.items()],
                 environment=dict(env or {}),
-                labels=[LABEL],
+                labels={LABEL: process_id(os.getpid()) or ""},
                 init=True,
             )
             timer = threading.Timer(timeout_s, _kill, [container])
@@ -307,6 +361,48 @@ def no_registry(reference: str) -> SourceError:
         f"the base image {reference} is not held by the engine and no registry answers for it",
         hint="check the network and the name, or `docker pull` it where there is a registry",
     )
+
+
+def process_id(pid: int) -> str | None:
+    """Return what tells a process of this machine from all others, or None when there is none."""
+    try:
+        # Field 22 of stat is when it began; the name before it may hold spaces. (proc(5))
+        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{_machine()} {pid} {began}"
+    except OSError:
+        return None
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _gone(owner: str, *, age_s: float) -> bool:
+    """Return whether the process that a container's label names has ended."""
+    if age_s > _NOBODYS_AFTER_S:
+        return True
+    machine, _, process = owner.rpartition(" ")
+    machine, _, pid = machine.rpartition(" ")
+    return bool(process) and machine == _machine() and process_id(int(pid)) != owner
+
+
+def _mount(path: Path, place: str) -> docker.types.Mount:
+    # Not the short form, SOURCE:TARGET: a path may have a colon.
+    import docker.types
+
+    target, _, mode = place.rpartition(":")
+    source = os.fspath(path.resolve())
+    return docker.types.Mount(target, source, type="bind", read_only=mode == "ro")
+
+
+def _seconds(text: str) -> float:
+    """Return a time of the engine's in seconds since 1970; 0 for none."""
+    try:
+        # It has nanoseconds, which Python has not.
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text)).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _kill(container: Container) -> None:

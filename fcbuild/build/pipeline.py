@@ -56,11 +56,13 @@ class Pipeline:
             held = self.engine.has(recipe.tag)
             self._base(recipe)
             return "stored" if held else "built"
+        # The engine's images go with the store's objects, so they are in use alike.
+        known = self.store.hold(recipe)
         if self.engine.has(recipe.tag):
             return "stored"
         for up in self.plan.upon(name):
             self.container(up)
-        if self.store.find(recipe):  # the engine lost it
+        if known:  # the engine lost it
             with self.store.log(recipe) as log:
                 self._dockerfile(name, recipe, log)
         else:
@@ -73,7 +75,7 @@ class Pipeline:
         def build(stage: Stage) -> None:
             program.build(recipe, self.engine, self.toolchain(), stage)
 
-        return self._obtain(recipe, build)
+        return self._obtain(recipe, build, verify=True)
 
     def kernel(self, name: str) -> tuple[Artifact, State]:
         spec = self.plan.specs.kernels[name]
@@ -119,8 +121,11 @@ class Pipeline:
         return None
 
     def _base(self, recipe: Recipe) -> str:
+        self.store.hold(recipe)
         if not self.engine.has(recipe.tag):
-            artifact, _ = self._obtain(recipe, lambda stage: self._bootstrap(recipe, stage))
+            artifact, _ = self._obtain(
+                recipe, lambda stage: self._bootstrap(recipe, stage), verify=True
+            )
             base.load(self.engine, artifact, recipe.tag)
         if self.strict:
             base.insist(self.store.find(recipe))
@@ -155,12 +160,14 @@ class Pipeline:
                 what=f"building images/{name}/Dockerfile",
             )
 
-    def _obtain(self, recipe: Recipe, build: Callable[[Stage], None]) -> tuple[Artifact, State]:
-        if found := self.store.find(recipe):
-            return found, "stored"
-        for line in self.reasons(recipe)[:_REASONS]:
-            progress.say(f"{recipe}: {line}")
-        return self.store.obtain(recipe, build)
+    def _obtain(
+        self, recipe: Recipe, build: Callable[[Stage], None], *, verify: bool = False
+    ) -> tuple[Artifact, State]:
+        """verify: read what is stored, because another build is about to stand on it."""
+        if self.store.find(recipe) is None:
+            for line in self.reasons(recipe)[:_REASONS]:
+                progress.say(f"{recipe}: {line}")
+        return self.store.obtain(recipe, build, verify=verify)
 
     def reasons(self, recipe: Recipe) -> list[str]:
         """Return why the recipe is not what was built last under its name, or nothing."""

@@ -19,11 +19,12 @@ MODULES = sorted((ROOT / "fcbuild").rglob("*.py"))
 ORDER = [
     {"errors"},
     {"fingerprint", "records", "tables", "network", "dockerfile", "progress", "packages", "lock"},
+    {"locks", "manifest", "layout", "uses"},
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},
     {"build", "vmm"},
-    {"checks", "look", "microvm", "verify"},
+    {"checks", "look", "microvm", "verify", "gc", "fsck"},
     {"publish"},
     {"tasks", "reporter"},
 ]
@@ -120,7 +121,7 @@ def test_shell_is_clean(script: str) -> None:
     checked("shellcheck", script)
 
 
-PUBLIC = {"build", "boot", "lock", "plan", "kernel", "rootfs", "test", "lint"}
+PUBLIC = {"build", "boot", "lock", "plan", "gc", "fsck", "kernel", "rootfs", "test", "lint"}
 
 
 @pytest.fixture(scope="module")
