@@ -45,6 +45,7 @@ from typing import IO, Literal
 from fcbuild import layout, locks, manifest, progress
 from fcbuild.errors import FcBuildError, StoreError
 from fcbuild.fingerprint import SHORT, Json, canonical
+from fcbuild.links import link, links_to
 from fcbuild.manifest import RECORDS, Artifact, Damaged
 from fcbuild.plan import Recipe
 from fcbuild.uses import Uses
@@ -185,8 +186,24 @@ class Store:
     # For gc and fsck, which decide what goes.
 
     def directories(self) -> list[Path]:
-        """Return the directories of all objects, whole or not."""
+        """Return the directories of all objects, whole or not. Raises StoreError."""
+        layout.check(self.root)
         return sorted(path for path in (self.root / "objects").glob("*/*") if path.is_dir())
+
+    def roots(self) -> list[Path]:
+        """Return the files that each hold the path of a checkout's artifacts/."""
+        return sorted((self.root / "roots").glob("[!.]*"))
+
+    def clear_lock(self, path: Path) -> bool:
+        """Remove a lock file, unless somebody holds it; return whether it went. Raises
+        StoreError."""
+        with self._writing():
+            lock = locks.claim(path)
+            if lock is None:
+                return False
+            path.unlink(missing_ok=True)
+            os.close(lock)
+        return True
 
     def adopt(self, artifacts: Path) -> None:
         """Remember a checkout by its artifacts/, so that gc keeps what it links to. A store that
@@ -381,23 +398,6 @@ class Store:
             if artifact := _whole(target):
                 self.uses.now_verified(artifact)
         layout.sync(target.parent)
-
-
-def link(artifact: Artifact, name: str, at: Path) -> None:
-    """Point the link `at` to a file of an artifact, replacing an older link in one step."""
-    at.parent.mkdir(parents=True, exist_ok=True)
-    temporary = at.with_name(f".{at.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(artifact.file(name))
-    temporary.replace(at)
-
-
-def links_to(at: Path, artifact: Artifact, name: str) -> bool:
-    """Return whether the link `at` leads to this file of this artifact."""
-    try:
-        return at.readlink() == artifact.file(name)
-    except OSError:
-        return False
 
 
 def _prefix(recipe: Recipe) -> str:

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from doit import get_var
 from doit.exceptions import TaskFailed
 
-from fcbuild import lock, progress, spec
-from fcbuild.errors import FcBuildError, SourceError, SpecError, did_you_mean
+from fcbuild import layout, lock, progress, spec
+from fcbuild.errors import FcBuildError, SourceError, SpecError, StoreError, did_you_mean
 from fcbuild.plan import KVM_HOST, TOOLCHAIN_LOCK, Plan, Recipe
 from fcbuild.store import Artifact, State, Store, link, links_to
 
@@ -49,6 +49,8 @@ VARIABLES = {
     "a": "an image, or the beginning of a root filesystem's fingerprint, to compare",
     "b": "the same, to compare it with",
     "reader": "guestfs or debugfs: what reads a root filesystem",
+    "age": "for gc: how long to keep what was not used, 30d when left out; 12h, 0",
+    "size": "for gc: how large the store may be, 20GiB when left out",
 }
 KVM_CHOICES = ("native", "emulated")
 READERS = ("guestfs", "debugfs")
@@ -61,6 +63,13 @@ CHECK = {
     "type": bool,
     "default": False,
     "help": "only show what moved; fail when something did",
+}
+DRY_RUN = {
+    "name": "dry_run",
+    "long": "dry-run",
+    "type": bool,
+    "default": False,
+    "help": "only show what would be done",
 }
 ALL = {"name": "all", "long": "all", "type": bool, "default": False, "help": "every line"}
 
@@ -83,7 +92,7 @@ class Project:
         self.artifacts = root / "artifacts"
         self.plan = Plan(spec.load(root))
         store = os.environ.get("FCBUILD_STORE")
-        self.store = Store(Path(store).resolve() if store else self.artifacts / "store")
+        self.store = Store(layout.place(store) if store else self.artifacts / "store")
         # What happened to each product in this run: built, or reused.
         self.states: dict[str, State] = {}
         self.skipped: dict[str, str] = {}
@@ -230,6 +239,14 @@ class Project:
         actions = [partial(act, self.print_difference, everything, as_json)]
         return {"actions": actions, "uptodate": [False], **_OPEN}
 
+    def gc(self, *, dry_run: bool, as_json: bool) -> Task:
+        actions = [partial(act, self.collect_garbage, dry_run, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def fsck(self, *, dry_run: bool, as_json: bool) -> Task:
+        actions = [partial(act, self.check_store, dry_run, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
     def test(self, *, unit: bool) -> Task:
         prepare = [] if unit else [partial(act, self.prepare_tests)]
         # Two at a time, because a boot test mostly waits; a file's tests share what they set up.
@@ -255,6 +272,7 @@ class Project:
             if image is not None and self.skip(image):
                 return {"state": "skipped", "note": self.skipped[image]}
             artifact, state = make()
+            self.store.adopt(self.artifacts)
             link(artifact, file, at)
             return self.made(recipe(), state)
 
@@ -264,6 +282,7 @@ class Project:
             found = self.store.find(recipe())
             if found is None or not links_to(at, found, file):
                 return False
+            self.store.adopt(self.artifacts)
             self.states[str(recipe())] = "stored"
             return True
 
@@ -464,6 +483,34 @@ class Project:
             toolchain=self.pipeline.toolchain,
             logs=self.artifacts,
         )
+
+    def collect_garbage(self, dry_run: bool, as_json: bool) -> None:  # noqa: FBT001
+        from fcbuild import gc
+        from fcbuild.vmm import firecracker
+
+        limits = gc.policy(get_var("age"), get_var("size"))
+        kernels = self.plan.specs.kernels.values()
+        pinned = {source.sha256 for kernel in kernels for source in kernel.sources}
+        report = gc.collect(
+            self.store,
+            self.plan,
+            limits,
+            pinned={*pinned, firecracker.pinned()},
+            engine=self.pipeline.engine,
+            dry_run=dry_run,
+        )
+        with quiet_pipe():
+            gc.show(report, limits, dry_run=dry_run, as_json=as_json, out=sys.stdout)
+
+    def check_store(self, dry_run: bool, as_json: bool) -> None:  # noqa: FBT001
+        from fcbuild import fsck
+
+        found = fsck.check(self.store, self.artifacts, dry_run=dry_run)
+        with quiet_pipe():
+            fsck.show(found, as_json=as_json, dry_run=dry_run, out=sys.stdout)
+        if found:
+            hint = "doit fsck repairs that" if dry_run else None
+            raise StoreError(f"{len(found)} things were not as they should be", hint=hint)
 
     def print_plan(self) -> None:
         print(f"{'':<24} {'fingerprint':<12}  state")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from fcbuild import progress
+from fcbuild.build import owner
 from fcbuild.dockerfile import LOCAL
 from fcbuild.errors import CommandFailed, SourceError, ToolMissing
 from fcbuild.lock import DIGEST
@@ -202,8 +203,8 @@ class Docker:
         removed = 0
         with _api_errors():
             for found in self._client.api.containers(all=True, filters={"label": LABEL}):
-                owner = (found.get("Labels") or {}).get(LABEL, "")
-                if _gone(owner, age_s=time.time() - found.get("Created", 0)):
+                label = (found.get("Labels") or {}).get(LABEL, "")
+                if owner.gone(label, age_s=time.time() - found.get("Created", 0)):
                     # Two runs may well see the same one.
                     with contextlib.suppress(DockerException):
                         self._client.api.remove_container(found["Id"], force=True, v=True)
@@ -297,7 +298,7 @@ class Docker:
                 network_mode=None if network else "none",
                 mounts=[_mount(path, place) for path, place in mounts.items()],
                 environment=dict(env or {}),
-                labels={LABEL: process_id(os.getpid()) or ""},
+                labels={LABEL: owner.ours()},
                 init=True,
             )
             timer = threading.Timer(timeout_s, _kill, [container])
@@ -361,30 +362,6 @@ def no_registry(reference: str) -> SourceError:
         f"the base image {reference} is not held by the engine and no registry answers for it",
         hint="check the network and the name, or `docker pull` it where there is a registry",
     )
-
-
-def process_id(pid: int) -> str | None:
-    """Return what tells a process of this machine from all others, or None when there is none."""
-    try:
-        # Field 22 of stat is when it began; the name before it may hold spaces. (proc(5))
-        began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-        return f"{_machine()} {pid} {began}"
-    except OSError:
-        return None
-
-
-def _machine() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-
-
-def _gone(owner: str, *, age_s: float) -> bool:
-    """Return whether the process that a container's label names has ended."""
-    if age_s > _NOBODYS_AFTER_S:
-        return True
-    machine, _, process = owner.rpartition(" ")
-    machine, _, pid = machine.rpartition(" ")
-    return bool(process) and machine == _machine() and process_id(int(pid)) != owner
 
 
 def _mount(path: Path, place: str) -> docker.types.Mount:

@@ -19,7 +19,7 @@ MODULES = sorted((ROOT / "fcbuild").rglob("*.py"))
 ORDER = [
     {"errors"},
     {"fingerprint", "records", "tables", "network", "dockerfile", "progress", "packages", "lock"},
-    {"locks", "manifest", "layout", "uses"},
+    {"locks", "manifest", "layout", "uses", "links"},
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},
