@@ -35,6 +35,8 @@ Name = tuple[str, str]  # kind and fingerprint of an object
 _IMAGES = ("base", "container")  # the kinds that the engine has an image of, too
 _UNKNOWN_S = 30 * DAY_S
 _OURS = re.compile(rf"{LOCAL}[^:]+:[0-9a-f]{{{SHORT}}}")
+# Stages that are locked as long as somebody works there; those of an older fcbuild are not.
+_LOCKED = re.compile(rf"(dropped|[a-z]+-[0-9a-f]{{{SHORT}}})-.*")
 _AGE = re.compile(r"(\d{1,6})(min|h|d|w)|0")
 _SECONDS = {"min": 60.0, "h": 3600.0, "d": DAY_S, "w": 7 * DAY_S}
 
@@ -261,7 +263,12 @@ def _drop(store: Store, item: Item, now: float, *, dry_run: bool) -> bool:
         return True
     if not dry_run:
         return store.drop(item.path, used_after=now)
-    lock = locks.claim(item.path)
+    return _free(item.path)
+
+
+def _free(path: Path) -> bool:
+    """Return whether nobody holds a lock on this at the moment."""
+    lock = locks.claim(path)
     if lock is not None:
         os.close(lock)
     return lock is not None
@@ -280,10 +287,11 @@ def _litter(store: Store, report: Report, *, now: float, age_s: float, dry_run: 
     def entries(part: str) -> Iterator[Path]:
         yield from sorted((store.root / part).glob("*"))
 
-    stages = [path for path in entries("stage") if old(path, DAY_S)]
+    stages = [p for p in entries("stage") if _LOCKED.fullmatch(p.name) or old(p, DAY_S)]
     logs = [path for path in entries("logs") if old(path, max(age_s, DAY_S))]
     notes = [path for path in entries("uses") if path not in objects and old(path, DAY_S)]
-    report.litter["abandoned stages"] = sum(dry_run or store.clear_stage(path) for path in stages)
+    abandoned = sum(_free(path) if dry_run else store.clear_stage(path) for path in stages)
+    report.litter["abandoned stages"] = abandoned
     report.litter["old logs"] = len(logs)
     for path in [] if dry_run else [*logs, *notes]:
         store.discard(path)

@@ -329,18 +329,15 @@ class Store:
     @contextlib.contextmanager
     def _own(self, prefix: str) -> Iterator[Path]:
         """Make a directory in stage/ that is locked while this lives, and removed then."""
-        with self._writing():
-            own = Path(tempfile.mkdtemp(prefix=prefix, dir=self.root / "stage"))
-        try:
-            with self._writing():
-                lock = locks.share(own)
-            try:
-                yield own
-            finally:
-                if lock is not None:
-                    os.close(lock)
-        finally:
-            shutil.rmtree(own, ignore_errors=True)
+        with contextlib.ExitStack() as undo:
+            lock = None
+            while lock is None:  # until it was locked before a gc found it unlocked
+                with self._writing():
+                    own = Path(tempfile.mkdtemp(prefix=prefix, dir=self.root / "stage"))
+                    undo.callback(shutil.rmtree, own, ignore_errors=True)
+                    lock = locks.share(own)
+            undo.callback(os.close, lock)
+            yield own
 
     def _remove(self, path: Path) -> None:
         """Take a file or directory away in one step, then remove it."""
