@@ -63,15 +63,16 @@ def describe(directory: Path, names: list[str]) -> dict[str, Json]:
 def sealed(manifest: Mapping[str, Json]) -> str:
     """Return the text of a manifest, with its own digest in it."""
     plain: dict[str, Json] = json.loads(json.dumps(manifest))  # as it will be read
-    return json.dumps({**plain, "digest": _digest(plain)}, indent=1) + "\n"
+    seal = hashlib.sha256(canonical(plain)).hexdigest()
+    return json.dumps({**plain, "digest": seal}, indent=1) + "\n"
 
 
 def read(directory: Path) -> Artifact | None:
     """Return the object in a directory, or None where there is none. Raises Damaged."""
     try:
-        found: dict[str, Any] = json.loads((directory / NAME).read_bytes())
-        seal = found.pop("digest", None)
-        if seal is not None and seal != _digest(found):
+        text = (directory / NAME).read_bytes()
+        found: dict[str, Any] = json.loads(text)
+        if found.pop("digest", None) is not None and text != sealed(found).encode():
             raise ValueError("its bytes are not what was written")
         files, records = found["files"], found.get("records", {})
         return Artifact(
@@ -141,7 +142,3 @@ def parents(directory: Path) -> list[tuple[str, str]]:
         return [(str(name).partition(":")[0], str(value)) for name, value in found.items()]
     except (OSError, ValueError, AttributeError):
         return []
-
-
-def _digest(manifest: Mapping[str, Json]) -> str:
-    return hashlib.sha256(canonical(manifest)).hexdigest()

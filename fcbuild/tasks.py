@@ -510,7 +510,8 @@ class Project:
             fsck.show(found, as_json=as_json, dry_run=dry_run, out=sys.stdout)
         if found:
             hint = "doit fsck repairs that" if dry_run else None
-            raise StoreError(f"{len(found)} things were not as they should be", hint=hint)
+            things = "1 thing was" if len(found) == 1 else f"{len(found)} things were"
+            raise StoreError(f"{things} not as built", hint=hint)
 
     def print_plan(self) -> None:
         print(f"{'':<24} {'fingerprint':<12}  state")
