@@ -80,6 +80,18 @@ def task_lock(check: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by
     return project.lock(check=check)
 
 
+@task_params([tasks.DRY_RUN, tasks.JSON])
+def task_gc(dry_run: bool, json: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """remove from the store what is needed no more (age=30d, size=20GiB; --dry-run, --json)"""
+    return project.gc(dry_run=dry_run, as_json=json)
+
+
+@task_params([tasks.DRY_RUN, tasks.JSON])
+def task_fsck(dry_run: bool, json: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """read the whole store, and drop what is not as it was built (--dry-run, --json)"""
+    return project.fsck(dry_run=dry_run, as_json=json)
+
+
 def task_kernel() -> Iterator[dict[str, Any]]:
     """build guest kernels"""
     yield from project.kernels()

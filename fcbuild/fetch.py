@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
 import tempfile
 import urllib.error
 import urllib.request
@@ -42,6 +44,8 @@ def obtain(what: str, sources: Sequence[Source], downloads: Path) -> tuple[Path,
     for source in sources:
         kept = downloads / source.sha256
         if kept.is_file() and digest(kept) == source.sha256:
+            with contextlib.suppress(OSError):
+                os.utime(kept)  # gc goes by the last use
             return kept, source
     downloads.mkdir(mode=0o700, parents=True, exist_ok=True)
     answers = []

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 from doit import get_var
 from doit.exceptions import TaskFailed
 
-from fcbuild import digests, lock, progress, spec
+from fcbuild import digests, layout, lock, progress, spec
 from fcbuild.digests import Digests
-from fcbuild.errors import FcBuildError, SourceError, SpecError, did_you_mean
+from fcbuild.errors import FcBuildError, SourceError, SpecError, StoreError, did_you_mean
 from fcbuild.plan import KVM_HOST, PRODUCTS, TOOLCHAIN_LOCK, Kind, Plan, Recipe
 from fcbuild.store import Artifact, State, Store, link, links_to
 
@@ -52,6 +52,8 @@ VARIABLES = {
     "b": "the same, to compare it with",
     "reader": "guestfs or debugfs: what reads a root filesystem",
     "kernel": "yes or no: whether reproduce builds the image's kernel too",
+    "age": "for gc: how long to keep what was not used, 30d when left out; 12h, 0",
+    "size": "for gc: how large the store may be, 20GiB when left out",
 }
 KVM_CHOICES = ("native", "emulated")
 READERS = ("guestfs", "debugfs")
@@ -73,6 +75,13 @@ MATRIX = {
     "default": False,
     "help": "what is missing, for the matrix of a CI job",
 }
+DRY_RUN = {
+    "name": "dry_run",
+    "long": "dry-run",
+    "type": bool,
+    "default": False,
+    "help": "only show what would be done",
+}
 ALL = {"name": "all", "long": "all", "type": bool, "default": False, "help": "every line"}
 
 _TEST_PROCESSES = 2
@@ -93,7 +102,7 @@ class Project:
         self.root = root
         self.artifacts = root / "artifacts"
         store = os.environ.get("FCBUILD_STORE")
-        self.store = Store(Path(store).resolve() if store else self.artifacts / "store")
+        self.store = Store(layout.place(store) if store else self.artifacts / "store")
         self.digests = Digests(self.artifacts / digests.FILE)
         barred = (self.artifacts, self.store.root)
         self.plan = Plan(spec.load(root), digests=self.digests, barred=barred)
@@ -247,6 +256,14 @@ class Project:
         actions = [partial(act, self.build_twice, everything, as_json)]
         return {"actions": actions, "uptodate": [False], **_OPEN}
 
+    def gc(self, *, dry_run: bool, as_json: bool) -> Task:
+        actions = [partial(act, self.collect_garbage, dry_run, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def fsck(self, *, dry_run: bool, as_json: bool) -> Task:
+        actions = [partial(act, self.check_store, dry_run, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
     def test(self, *, unit: bool) -> Task:
         prepare = [] if unit else [partial(act, self.prepare_tests)]
         # Two at a time, because a boot test mostly waits; a file's tests share what they set up.
@@ -275,6 +292,7 @@ class Project:
             if image is not None and self.skip(image):
                 return {"state": "skipped", "note": self.skipped[image]}
             artifact, state = make()
+            self.store.adopt(self.artifacts)
             link(artifact, file, at)
             return self.made(recipe(), state)
 
@@ -284,6 +302,7 @@ class Project:
             found = self.store.find(recipe())
             if found is None:
                 return False
+            self.store.adopt(self.artifacts)
             if not links_to(at, found, file):
                 # Here, because what comes before an action asks the engine for what it was made of.
                 meta.update(state="restored" if at.is_symlink() else "stored", note=recipe().short)
@@ -525,6 +544,35 @@ class Project:
                 print(preview.document(rows))
             else:
                 print("\n".join(preview.text(rows)))
+
+    def collect_garbage(self, dry_run: bool, as_json: bool) -> None:  # noqa: FBT001
+        from fcbuild import gc
+        from fcbuild.vmm import firecracker
+
+        limits = gc.policy(get_var("age"), get_var("size"))
+        kernels = self.plan.specs.kernels.values()
+        pinned = {source.sha256 for kernel in kernels for source in kernel.sources}
+        report = gc.collect(
+            self.store,
+            self.plan,
+            limits,
+            pinned={*pinned, firecracker.pinned()},
+            engine=self.pipeline.engine,
+            dry_run=dry_run,
+        )
+        with quiet_pipe():
+            gc.show(report, limits, dry_run=dry_run, as_json=as_json, out=sys.stdout)
+
+    def check_store(self, dry_run: bool, as_json: bool) -> None:  # noqa: FBT001
+        from fcbuild import fsck
+
+        found = fsck.check(self.store, self.artifacts, dry_run=dry_run)
+        with quiet_pipe():
+            fsck.show(found, as_json=as_json, dry_run=dry_run, out=sys.stdout)
+        if found:
+            hint = "doit fsck repairs that" if dry_run else None
+            things = "1 thing was" if len(found) == 1 else f"{len(found)} things were"
+            raise StoreError(f"{things} not as built", hint=hint)
 
 
 def outcome(receipt: Receipt) -> Iterator[str]:

@@ -9,32 +9,43 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import tarfile
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from fcbuild import progress
+from fcbuild.build import owner
+from fcbuild.dockerfile import LOCAL
 from fcbuild.errors import CommandFailed, SourceError, ToolMissing
 from fcbuild.lock import DIGEST
 from fcbuild.run import TAIL_LINES, output, run
 
 if TYPE_CHECKING:
     import docker
+    import docker.types
     from docker.models.containers import Container
 
 API_TIMEOUT_S = 60
 BUILD_TIMEOUT_S = 3600.0
 EXPORT_TIMEOUT_S = 900.0
 
-# Ours, so that what an interrupted run could leave behind can be told from the user's own.
+# Ours, so that what an interrupted run could leave behind can be told from the user's own. A
+# container's label says which process it is for: the kernel's boot, its PID namespace, its PID, and
+# when it began. A later run removes what a killed one left.
 LABEL = "fcbuild"
+_NOBODYS_AFTER_S = (
+    24 * 3600.0
+)  # a container whose process cannot be seen from here; none runs longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +84,13 @@ class Engine(Protocol):
 
     def remove(self, tag: str) -> None:
         """Forget an image, if it is held; its layers may be another's too, and stay then."""
+
+    def images(self) -> Mapping[str, float]:
+        """Return the tags of the images of images/ that are held, each with when it was given, in
+        seconds since 1970."""
+
+    def sweep(self) -> int:
+        """Remove the containers that killed runs have left; return how many."""
 
     def build(
         self,
@@ -124,6 +142,7 @@ class Docker:
         self._anew = anew
         # One SDK client serves one thread at a time.
         self._local = threading.local()
+        self._swept = False
 
     def has(self, tag: str) -> bool:
         from docker.errors import ImageNotFound
@@ -174,6 +193,30 @@ class Docker:
 
         with _api_errors(), contextlib.suppress(ImageNotFound):
             self._client.images.remove(tag)
+
+    def images(self) -> dict[str, float]:
+        found = {}
+        with _api_errors():
+            for image in self._client.images.list(filters={"reference": f"{LOCAL}*"}):
+                given = (image.attrs.get("Metadata") or {}).get("LastTagTime", "")
+                for tag in image.tags:
+                    if tag.startswith(LOCAL):
+                        found[tag] = _seconds(given) or _seconds(image.attrs.get("Created", ""))
+        return found
+
+    def sweep(self) -> int:
+        from docker.errors import DockerException
+
+        removed = 0
+        with _api_errors():
+            for found in self._client.api.containers(all=True, filters={"label": LABEL}):
+                label = (found.get("Labels") or {}).get(LABEL, "")
+                if owner.gone(label, age_s=time.time() - found.get("Created", 0)):
+                    # Two runs may well see the same one.
+                    with contextlib.suppress(DockerException):
+                        self._client.api.remove_container(found["Id"], force=True, v=True)
+                        removed += 1
+        return removed
 
     def build(
         self,
@@ -268,15 +311,18 @@ class Docker:
         env: Mapping[str, str] | None = None,
     ) -> None:
         tail: deque[str] = deque(maxlen=TAIL_LINES)
+        if not self._swept:
+            self._swept = True
+            self.sweep()
         with _api_errors():
             container = self._client.containers.create(
                 tag,
                 list(argv),
                 user="0:0" if network or self._rootless else f"{os.getuid()}:{os.getgid()}",
                 network_mode=None if network else "none",
-                volumes=[f"{path.resolve()}:{place}" for path, place in mounts.items()],
+                mounts=[_mount(path, place) for path, place in mounts.items()],
                 environment=dict(env or {}),
-                labels=[LABEL],
+                labels={LABEL: owner.ours()},
                 init=True,
             )
             timer = threading.Timer(timeout_s, _kill, [container])
@@ -355,6 +401,24 @@ def _unpack(write: Callable[[IO[bytes]], None], directory: Path) -> None:
             for entry in reversed(tar.getmembers()):
                 times = (entry.mtime, entry.mtime)
                 os.utime(directory / entry.name, times, follow_symlinks=False)
+
+
+def _mount(path: Path, place: str) -> docker.types.Mount:
+    # Not the short form, SOURCE:TARGET: a path may have a colon.
+    import docker.types
+
+    target, _, mode = place.rpartition(":")
+    source = os.fspath(path.resolve())
+    return docker.types.Mount(target, source, type="bind", read_only=mode == "ro")
+
+
+def _seconds(text: str) -> float:
+    """Return a time of the engine's in seconds since 1970; 0 for none."""
+    try:
+        # It has nanoseconds, which Python has not.
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text)).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _kill(container: Container) -> None:

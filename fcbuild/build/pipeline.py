@@ -66,11 +66,13 @@ class Pipeline:
             held = self.engine.has(recipe.tag)
             self._base(recipe)
             return "stored" if held else "built"
+        # The engine's images go with the store's objects, so they are in use alike.
+        known = self.store.hold(recipe)
         if self.engine.has(recipe.tag):
             return "stored"
         for up in self.plan.upon(name):
             self.container(up)
-        if self.store.find(recipe):  # the engine lost it
+        if known:  # the engine lost it
             with self.store.log(recipe) as log:
                 self._dockerfile(name, recipe, log)
         else:
@@ -83,7 +85,7 @@ class Pipeline:
         def build(stage: Stage) -> None:
             program.build(recipe, self.engine, self.toolchain(), stage)
 
-        return self._obtain(recipe, build)
+        return self._obtain(recipe, build, verify=True)
 
     def kernel(self, name: str) -> tuple[Artifact, State]:
         spec = self.plan.specs.kernels[name]
@@ -116,7 +118,9 @@ class Pipeline:
 
     def base(self, recipe: Recipe) -> Artifact:
         """Have the tar of a base, also where the engine holds its image."""
-        artifact, _ = self._obtain(recipe, lambda stage: self._bootstrap(recipe, stage))
+        artifact, _ = self._obtain(
+            recipe, lambda stage: self._bootstrap(recipe, stage), verify=True
+        )
         return artifact
 
     def unreachable(self, name: str) -> str | None:
@@ -136,6 +140,7 @@ class Pipeline:
         return None
 
     def _base(self, recipe: Recipe) -> str:
+        self.store.hold(recipe)
         if not self.engine.has(recipe.tag):
             base.load(self.engine, self.base(recipe), recipe.tag)
         if self.strict:
@@ -187,9 +192,11 @@ class Pipeline:
                 progress.say(f"{recipe}: {error.message}; trying once more")
                 build()
 
-    def _obtain(self, recipe: Recipe, build: Callable[[Stage], None]) -> tuple[Artifact, State]:
-        if found := self.store.find(recipe):
-            return found, "stored"
-        for line in reasons.why(recipe, self.plan, History(self.store))[:_REASONS]:
-            progress.say(f"{recipe}: {line}")
-        return self.store.obtain(recipe, build)
+    def _obtain(
+        self, recipe: Recipe, build: Callable[[Stage], None], *, verify: bool = False
+    ) -> tuple[Artifact, State]:
+        """verify: read what is stored, because another build is about to stand on it."""
+        if self.store.find(recipe) is None:
+            for line in reasons.why(recipe, self.plan, History(self.store))[:_REASONS]:
+                progress.say(f"{recipe}: {line}")
+        return self.store.obtain(recipe, build, verify=verify)

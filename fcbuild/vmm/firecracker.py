@@ -11,7 +11,7 @@ import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fcbuild import fetch
 from fcbuild.errors import SourceError, ToolMissing
@@ -46,6 +46,15 @@ def find(downloads: Path) -> Firecracker:
     return _version(path)
 
 
+def pinned() -> str:
+    """Return the sha256 of the Firecracker that is fetched where none is on PATH."""
+    return str(_pins()["sha256"])
+
+
+def _pins() -> dict[str, Any]:
+    return tomllib.loads(PINS.read_text(encoding="utf-8"))
+
+
 def _version(path: Path) -> Firecracker:
     text = output([path, "--version"], what="asking Firecracker's version")
     match = re.search(r"Firecracker v(\d+\.\d+\.\d+)", text or "")
@@ -55,7 +64,7 @@ def _version(path: Path) -> Firecracker:
 
 
 def _fetch(downloads: Path) -> Path:
-    pins = tomllib.loads(PINS.read_text(encoding="utf-8"))
+    pins = _pins()
     sources = [
         _download(pins["sha256"], entry["url"], entry["member"])
         if "url" in entry

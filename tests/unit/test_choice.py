@@ -27,7 +27,8 @@ def store(tmp_path: Path) -> Store:
 def put(store: Store, name: str, fingerprint: str) -> None:
     directory = store.root / "objects" / "rootfs" / fingerprint
     directory.mkdir(parents=True)
-    manifest = {"name": name, "files": {"rootfs.ext4": {"sha256": "aa"}}, "facts": {}}
+    manifest = {"name": name, "files": {"rootfs.ext4": {"sha256": "aa", "size": 0}}, "facts": {}}
+    (directory / "rootfs.ext4").touch()
     (directory / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -30,12 +30,13 @@ ORDER = [
         "ext4",
     },
     {"digests", "ignore", "kconfig"},
+    {"locks", "manifest", "layout", "uses", "links"},
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},
     {"reasons"},
     {"build", "vmm"},
-    {"checks", "look", "microvm", "preview", "verify"},
+    {"checks", "look", "microvm", "preview", "verify", "gc", "fsck"},
     {"publish", "reproduce"},
     {"tasks", "reporter"},
 ]
@@ -132,7 +133,9 @@ def test_shell_is_clean(script: str) -> None:
     checked("shellcheck", script)
 
 
-PUBLIC = {"build", "boot", "lock", "plan", "reproduce", "kernel", "rootfs", "test", "lint"}
+PUBLIC = set(
+    ["build", "boot", "lock", "plan", "gc", "fsck", "reproduce", "kernel", "rootfs", "test", "lint"]
+)
 
 
 @pytest.fixture(scope="module")
