@@ -133,9 +133,10 @@ def test_shell_is_clean(script: str) -> None:
     checked("shellcheck", script)
 
 
-PUBLIC = set(
-    ["build", "boot", "lock", "plan", "gc", "fsck", "reproduce", "kernel", "rootfs", "test", "lint"]
-)
+PUBLIC = {
+    *("build", "boot", "lock", "plan", "gc", "fsck", "reproduce"),
+    *("kernel", "rootfs", "test", "lint"),
+}
 
 
 @pytest.fixture(scope="module")
