@@ -37,7 +37,7 @@ TIMEOUT_S = 4 * 3600.0
 
 _HOSTNAME = "reproduce-elsewhere"
 _LOCALE = "tr_TR.UTF-8"  # the one whose i and I are not what programs think
-_ZONES = ("Pacific/Chatham", "America/St_Johns")  # not whole hours from anywhere
+_ZONES = ("<+1245>-12:45", "<-0330>3:30")  # no whole hours; in tzset(3)'s form, which all know
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +127,9 @@ def elsewhere(
             yield Second(copy, second, there, Path(scratch), strict)
         finally:
             engine = Docker()
-            with suppress(FcBuildError):  # an engine that is gone holds nothing for us
-                for name in reversed(wanted):
-                    engine.remove(second.container(name).tag)
-                engine.remove(second.toolchain.tag)
+            for recipe in [*map(second.container, reversed(wanted)), second.toolchain]:
+                with suppress(FcBuildError):  # an engine that is gone holds nothing for us
+                    engine.remove(recipe.tag)
 
 
 def environment(root: Path, scratch: Path) -> dict[str, str]:

@@ -537,7 +537,7 @@ case(
 )
 case(
     FILES,
-    "times that are no whole second, or too late",
+    "times that are no whole second, or newer than the image",
     "tree./files/times/between.modified",
     "tree./files/times/after.modified",
     differs=True,
