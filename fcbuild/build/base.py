@@ -47,6 +47,7 @@ _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # Debian's, on Debi
 
 _PARTIAL = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial")
 _SOURCES = "etc/apt/sources.list"
+_PINS = "etc/apt/preferences.d/fcbuild"
 _STATUS = "var/lib/dpkg/status"
 _SOURCE = re.compile(r"deb (?:\[[^]]*\] )?(\S+) (.+)")
 _SHOWN = 5  # packages that moved, in a message
@@ -62,8 +63,9 @@ def build(
     """
     tar = stage.file(TAR)
     epoch = locked.time if locked else context.EPOCH
+    pins = locked.packages if locked else {}
     with progress.step(f"{recipe}: bootstrapping {spec.suite} from signed packages"):
-        bootstrap(spec, tar, epoch=epoch, log=stage.log, log_path=stage.log_path)
+        bootstrap(spec, tar, epoch=epoch, pins=pins, log=stage.log, log_path=stage.log_path)
     if locked is None or not (moved := _moved(locked, tar)):
         return
     if _from_snapshot(recipe, spec, locked, stage):
@@ -96,13 +98,14 @@ def bootstrap(
     tar: Path,
     *,
     epoch: int,
+    pins: Mapping[str, str],
     log: IO[bytes],
     log_path: Path,
     sources: Mapping[str, str] | None = None,
 ) -> None:
     """Write the tar of a base's root filesystem, no file of it newer than `epoch`.
 
-    sources: lines of sources.list to take the packages from, each with the line that the image
+    pins: the versions to take of packages, where the archive has these. sources: lines of sources.list to take the packages from, each with the line that the image
     gets in its place; None for the archive that the suite has. mmdebstrap checks signatures and
     picks its mode by itself: plain as root, else a user namespace.
     Raises CommandFailed, ToolMissing.
@@ -118,6 +121,7 @@ def bootstrap(
             "--variant=minbase",
             "--architectures=amd64",
             f"--include={','.join(spec.packages)}",
+            *([f"--setup-hook={_pinning(pins)}"] if pins else []),
             *(f"--customize-hook={hook}" for hook in _hooks(list((sources or {}).values()))),
             spec.suite,
             tar,
@@ -142,11 +146,21 @@ def load(engine: Engine, artifact: Artifact, tag: str) -> None:
         engine.load(artifact.file(TAR), tag, _CHANGES)
 
 
+def _pinning(pins: Mapping[str, str]) -> str:
+    """Return the command that has apt prefer these versions to newer ones: an archive keeps the one
+    before for a while, and another suite's. apt_preferences(5): above 1000 also to what is there."""
+    stanzas = "\n".join(
+        f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n"
+        for name, version in sorted(pins.items())
+    )
+    return f"printf '%s' {shlex.quote(stanzas)} > \"$1/{_PINS}\""
+
+
 def _hooks(sources: Sequence[str]) -> Iterator[str]:
     """Yield what is done to the finished root filesystem, $1, so that nothing in it depends on the
     machine or the archive that it came from. (/bin/sh; lines of sources.list have no quotes.)"""
-    # mmdebstrap copies both from this machine; in a container and in a VM they are made anew.
-    yield 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
+    # mmdebstrap copies two from this machine; in a container and in a VM they are made anew.
+    yield f'rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/{_PINS}"'
     # apt gives these to its own user, but not where he cannot get to: below a private TMPDIR.
     for directory in _PARTIAL:
         yield f'! test -d "$1{directory}" || chroot "$1" chown _apt:root {directory}'
@@ -178,6 +192,7 @@ def _from_snapshot(recipe: Recipe, spec: Bootstrap, locked: LockedBase, stage: S
                     spec,
                     tar,
                     epoch=locked.time,
+                    pins=locked.packages,
                     log=stage.log,
                     log_path=stage.log_path,
                     sources=sources,

@@ -120,7 +120,7 @@ class _Question:
                 self.store.log(recipe) as log,
             ):
                 path = self.store.log_path(recipe)
-                base.bootstrap(spec, tar, epoch=self.now, log=log, log_path=path)
+                base.bootstrap(spec, tar, epoch=self.now, pins={}, log=log, log_path=path)
         except CommandFailed as error:
             self.silent.append(f"{recipe}: {error.message}")
             return old

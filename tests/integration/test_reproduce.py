@@ -180,6 +180,7 @@ def test_a_base_is_the_same_whenever_it_is_made(
                     here.plan.bootstrap(recipe),
                     tmp_path / base.TAR,
                     epoch=locked.time,
+                    pins=locked.packages,
                     log=log,
                     log_path=tmp_path / "log",
                     sources=sources,

@@ -97,10 +97,27 @@ def test_the_archive_is_asked_first_and_is_enough(archive: Any, stage: Stage) ->
     assert stage.facts == {}
 
 
+def test_the_locked_versions_go_before_newer_ones_and_leave_no_trace(
+    archive: Any, stage: Stage
+) -> None:
+    made = archive(LOCKED.packages)
+    base.build(RECIPE, SPEC, LOCKED, stage, strict=True)
+    ((words, _),) = made.calls
+    (before,) = (word for word in words if word.startswith("--setup-hook="))
+    for name, version in LOCKED.packages.items():
+        assert f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" in before
+    place = '"$1/etc/apt/preferences.d/fcbuild"'
+    assert before.endswith(f"> {place}")
+    (after,) = (word for word in words if word.startswith("--customize-hook=rm "))
+    assert place in after
+
+
 def test_a_base_without_a_lock_is_what_the_archive_has(archive: Any, stage: Stage) -> None:
     made = archive(MOVED)
     base.build(RECIPE, SPEC, None, stage, strict=True)
-    assert made.calls[0][1]["SOURCE_DATE_EPOCH"] == str(EPOCH)
+    words, env = made.calls[0]
+    assert env["SOURCE_DATE_EPOCH"] == str(EPOCH)
+    assert not [word for word in words if word.startswith("--setup-hook=")]
     assert stage.facts == {}
 
 
