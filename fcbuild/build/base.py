@@ -105,9 +105,10 @@ def bootstrap(
 ) -> None:
     """Write the tar of a base's root filesystem, no file of it newer than `epoch`.
 
-    pins: the versions to take of packages, where the archive has these. sources: lines of sources.list to take the packages from, each with the line that the image
-    gets in its place; None for the archive that the suite has. mmdebstrap checks signatures and
-    picks its mode by itself: plain as root, else a user namespace.
+    pins: the versions to take of packages, where the archive has these. sources: lines of
+    sources.list to take the packages from, each with the line that the image gets in its place;
+    None for the archive that the suite has. mmdebstrap checks signatures and picks its mode by
+    itself: plain as root, else a user namespace.
     Raises CommandFailed, ToolMissing.
     """
     if os.getuid() and not Path("/usr/bin/newuidmap").exists():
@@ -147,8 +148,8 @@ def load(engine: Engine, artifact: Artifact, tag: str) -> None:
 
 
 def _pinning(pins: Mapping[str, str]) -> str:
-    """Return the command that has apt prefer these versions to newer ones: an archive keeps the one
-    before for a while, and another suite's. apt_preferences(5): above 1000 also to what is there."""
+    """Return the command that has apt prefer these versions to newer ones: an archive keeps those
+    before for a while. A priority above 1000 goes before everything (apt_preferences(5))."""
     stanzas = "\n".join(
         f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n"
         for name, version in sorted(pins.items())
