@@ -7,6 +7,8 @@
 What each does, and how they hang together: fcbuild/tasks.py.
 """
 
+# ruff: noqa: E402 (how modules are imported is said before they are)
+
 import atexit
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from doit import task_params
+
+# Keep compiled modules also where the environment says not to: without them each command starts by
+# compiling the program, which takes longer than all that a build with nothing to do has to do.
+sys.dont_write_bytecode = False
 
 from fcbuild import tasks
 from fcbuild.errors import FcBuildError
