@@ -83,9 +83,10 @@ def test_a_rule_matches_a_name(rule: str, name: str, expected: bool) -> None:
         (["**", "!util/web"], "util/web/foo", False),
         (["**", "!util/web", "util/web/foo"], "util/web/foo", True),
         (["*", "!/a"], "a", False),
-        # A rule that comes too late for a directory is tried again on what it holds.
-        (["d", "!d/f", "d"], "d/f", False),
-        (["a/b", "!a"], "a/b", True),
+        (["d", "!d/f", "d"], "d/f", True),
+        (["a/b", "!a"], "a/b", False),
+        (["*/*", "!sub"], "sub/a", False),
+        (["*", "!**/a"], "b/c/a", False),
     ],
 )
 def test_the_last_rule_that_matches_counts(rules: list[str], name: str, expected: bool) -> None:
