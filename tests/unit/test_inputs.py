@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fcbuild import spec
+from fcbuild.errors import SpecError
+from fcbuild.plan import Plan
 from tests.unit.test_plan import ALL, edit, moved, package
 
 __all__ = ["package"]
@@ -208,3 +211,22 @@ def test_nothing_is_left_out() -> None:
     assert {*WEB, *TOOL, *BASE, *INIT, "agent:kvmhost", "kernel:6.12", "kernel:tiny"} == (
         ALL - {"base:toolchain"}  # test_plan has it
     )
+
+
+def test_names_that_differ_in_case_only_cannot_be(checkout: Path) -> None:
+    # On a file system that folds case they would be one directory; lower case is all there is.
+    (checkout / "images/Web").mkdir()
+    (checkout / "images/Web/image.toml").write_text("[bootstrap]\nsuite = 'trixie'\n")
+    with pytest.raises(SpecError, match="images/Web/image.toml: the directory's name must be low"):
+        moved(checkout, lambda: None)
+
+
+def test_an_image_directory_that_is_the_checkout_is_refused(checkout: Path) -> None:
+    (checkout / "image.toml").write_text("")
+    (checkout / "Dockerfile").write_text("FROM scratch\n")
+    (checkout / "images/all").symlink_to(checkout)
+    artifacts = checkout / "artifacts"
+    artifacts.mkdir()
+    plan = Plan(spec.load(checkout), barred=[artifacts])
+    with pytest.raises(SpecError, match="images/all/artifacts: a build context cannot hold"):
+        plan.container("all")
