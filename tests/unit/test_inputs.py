@@ -217,7 +217,7 @@ def test_names_that_differ_in_case_only_cannot_be(checkout: Path) -> None:
     # On a file system that folds case they would be one directory; lower case is all there is.
     (checkout / "images/Web").mkdir()
     (checkout / "images/Web/image.toml").write_text("[bootstrap]\nsuite = 'trixie'\n")
-    with pytest.raises(SpecError, match="images/Web/image.toml: the directory's name must be low"):
+    with pytest.raises(SpecError, match=r"images/Web/image.toml: the directory's name must be low"):
         moved(checkout, lambda: None)
 
 
