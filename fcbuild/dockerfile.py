@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LOCAL = "fcbuild/"  # the namespace of our own images
 
@@ -28,8 +28,7 @@ _FLAG_FROM = re.compile(r"--from=(\S+)|--mount=\S*?\bfrom=([^,\s]+)", re.IGNOREC
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")  # str.splitlines knows more line ends than the engine
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """One image that a Dockerfile names: the resolved name, and where its text stands (offsets)."""
 
     name: str
