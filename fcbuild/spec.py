@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fcbuild import lock, network, tables
 from fcbuild.errors import SpecError, did_you_mean
@@ -73,8 +73,7 @@ class TcpCheck:
 Check = HttpCheck | LogCheck | TcpCheck
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bootstrap:
+class Bootstrap(NamedTuple):
     """A base image made from a distribution's signed packages.
 
     suite: the distribution's release, as its archive names it.
@@ -125,8 +124,7 @@ class ImageSpec:
     checks: tuple[Check, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class KernelSource:
+class KernelSource(NamedTuple):
     """Where a kernel's source may come from: a distribution's package or a URL; one of the two.
 
     sha256: of the downloaded file (the .deb, or the tarball).
@@ -141,8 +139,7 @@ class KernelSource:
         return f"package {self.debian} {self.version}" if self.debian else str(self.url)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KernelSpec:
+class KernelSpec(NamedTuple):
     """One directory of kernels/. `fragments` are the Kconfig files to apply, in order."""
 
     name: str
@@ -153,8 +150,7 @@ class KernelSpec:
     sources: tuple[KernelSource, ...]
 
 
-@dataclass(frozen=True)
-class Specs:
+class Specs(NamedTuple):
     """Everything that images/ and kernels/ say."""
 
     images: Mapping[str, ImageSpec]
