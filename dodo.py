@@ -7,13 +7,21 @@
 What each does, and how they hang together: fcbuild/tasks.py.
 """
 
+# ruff: noqa: E402 (how modules are imported is said before they are)
+
 import atexit
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from doit import task_params
+
+# Keep compiled modules also where the environment says not to: without them each command starts by
+# compiling the program, which takes longer than all that a build with nothing to do has to do.
+sys.dont_write_bytecode = False
+gc.disable()  # what is made while loading stays, and is much
 
 from fcbuild import tasks
 from fcbuild.errors import FcBuildError
@@ -38,6 +46,7 @@ try:
 except FcBuildError as error:
     sys.exit(f"error: {error}")
 atexit.register(project.digests.save)
+gc.enable()
 
 
 def task_build() -> dict[str, Any]:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -64,7 +65,9 @@ class Digests:
         # What this run had no need to look at stays, unless it is gone.
         kept = {path: e for path, e in self._remembered().items() if os.path.lexists(path)}
         body = json.dumps({**kept, **self._used}, separators=(",", ":")).encode("ascii")
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        temporary = self._path.with_name(
+            f".{self._path.name}.{os.getpid()}.{threading.get_ident()}"
+        )
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:

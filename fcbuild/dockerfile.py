@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LOCAL = "fcbuild/"  # the namespace of our own images
 
-_ESCAPE = re.compile(r"\s*#\s*escape\s*=\s*([\\`])\s*$", re.IGNORECASE)
-_SYNTAX = re.compile(r"\s*#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
-_DIRECTIVE = re.compile(r"\s*#\s*[A-Za-z]+\s*=")
+# As text, and so compiled when they are used, where most Dockerfiles have no use for them.
+_ESCAPE = r"(?i)\s*#\s*escape\s*=\s*([\\`])\s*$"
+_SYNTAX = r"(?i)\s*#\s*syntax\s*=\s*(\S+)"
+_DIRECTIVE = r"\s*#\s*[A-Za-z]+\s*="
 # A word of its own: $((1<<N)) is none.
-_HEREDOC = re.compile(r"(?<!\S)\d*<<(-?)(['\"]?)([^\s<'\"]+)\2(?!\S)")
-_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::([-+])([^}]*))?\})")
+_HEREDOC = r"(?<!\S)\d*<<(-?)(['\"]?)([^\s<'\"]+)\2(?!\S)"
+_VARIABLE = r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::([-+])([^}]*))?\})"
 _FROM = re.compile(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
 _ARG = re.compile(r"\s*ARG\s", re.IGNORECASE)
 _ARG_VALUE = re.compile(r"\s(\w+)(?:=(\"[^\"]*\"|'[^']*'|\S*))?")
@@ -27,8 +28,7 @@ _FLAG_FROM = re.compile(r"--from=(\S+)|--mount=\S*?\bfrom=([^,\s]+)", re.IGNOREC
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")  # str.splitlines knows more line ends than the engine
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """One image that a Dockerfile names: the resolved name, and where its text stands (offsets)."""
 
     name: str
@@ -128,9 +128,11 @@ def _frontend(text: str) -> list[Reference]:
     the first of its kind counts."""
     offset = 0
     for line in _LINE.findall(text):
-        if match := _SYNTAX.match(line):
+        if "#" not in line:
+            break
+        if match := re.match(_SYNTAX, line):
             return [Reference(match[1], offset + match.start(1), offset + match.end(1))]
-        if not _DIRECTIVE.match(line):
+        if not re.match(_DIRECTIVE, line):
             break
         offset += len(line)
     return []
@@ -146,9 +148,9 @@ def _instructions(text: str) -> Iterator[tuple[int, str]]:
     for line in _LINE.findall(text):
         begin, offset = offset, offset + len(line)
         if directives:
-            if match := _ESCAPE.match(line):
+            if "#" in line and (match := re.match(_ESCAPE, line)):
                 escape = match[1]
-            directives = bool(_DIRECTIVE.match(line))
+            directives = "#" in line and bool(re.match(_DIRECTIVE, line))
         if heredocs:
             word, dashed = heredocs[0]
             if (line.lstrip("\t") if dashed else line).rstrip("\r\n") == word:
@@ -167,9 +169,8 @@ def _instructions(text: str) -> Iterator[tuple[int, str]]:
             parts += stripped[:-1] + " " * (len(line) - len(stripped) + 1)
             continue
         parts += line
-        heredocs = (
-            [(m[3], m[1] == "-") for m in _HEREDOC.finditer(parts)] if _takes_heredoc(parts) else []
-        )
+        if "<<" in parts and _takes_heredoc(parts):
+            heredocs = [(m[3], m[1] == "-") for m in re.finditer(_HEREDOC, parts)]
         yield start, parts
         parts = ""
     if parts:
@@ -191,4 +192,4 @@ def _expand(text: str, variables: Mapping[str, str]) -> str:
             return match[4] if known else ""
         return known
 
-    return _VARIABLE.sub(value, text)
+    return re.sub(_VARIABLE, value, text) if "$" in text else text

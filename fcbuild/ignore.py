@@ -47,8 +47,7 @@ class Rules:
         ignored = False
         matches = []
         for number, (back, matcher) in enumerate(self._rules):
-            # A rule that can change nothing is not tried, and so counts for nothing below either.
-            match = bool(above and above[number]) or (back == ignored and matcher(name))
+            match = bool(above and above[number]) or matcher(name)
             matches.append(match)
             if match:
                 ignored = not back

@@ -294,10 +294,14 @@ class Plan:
         return self.specs.images[name].bootstrap is not None
 
     def _sources(self, kind: Literal["init", "agent"], directory: str) -> Recipe:
-        root = PACKAGE / directory
-        sources = sorted([*root.glob("*.[ch]"), root / "Makefile"])
-        tree = fingerprint.tree(root, sources)
-        return Recipe(kind, directory, {"sources": tree}, (self.toolchain,))
+        sources: dict[str, Json] = {}
+        with os.scandir(PACKAGE / directory) as found:
+            for file in found:
+                if file.name.endswith((".c", ".h")) or file.name == "Makefile":
+                    status = file.stat(follow_symlinks=False)
+                    described = fingerprint.describe(file.path, status, self._digests.of)
+                    sources[file.name] = described
+        return Recipe(kind, directory, {"sources": sources}, (self.toolchain,))
 
 
 def base(name: str, spec: Bootstrap, locked: LockedBase | None) -> Recipe:

@@ -163,8 +163,9 @@ def _fragments(
                 continue
             # The config that came of all: what is new in a fragment shows, what is gone does not.
             config = kconfig.options(_text(old, _CONFIG) or "")
-            was = {name: config[name] for name in now if name in config}
-            lines = kconfig.changes(was, {k: v for k, v in now.items() if v != "n" or k in config})
+            was = {name: config[name] for name in now if config.get(name, "n") != "n"}
+            on = {name: value for name, value in now.items() if value != "n" or name in was}
+            lines = kconfig.changes(was, on)
             yield from [f"{called}: {line}" for line in lines if config] or [f"{called} changed"]
 
 

@@ -7,11 +7,12 @@ Sizes are written with a unit ("128MiB") and kept in bytes; times ("60s") in mil
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fcbuild import lock, network, tables
 from fcbuild.errors import SpecError, did_you_mean
@@ -24,7 +25,7 @@ from fcbuild.tables import MIB, Table
 NAME = re.compile(r"(?=.{1,63}\Z)[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[^/\0]+)+")  # absolute, with nothing to be resolved
-SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = r"[0-9a-f]{64}"
 
 
 # machine-config in Firecracker's API description (v1.12.1): vcpu_count is 1-32.
@@ -72,8 +73,7 @@ class TcpCheck:
 Check = HttpCheck | LogCheck | TcpCheck
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bootstrap:
+class Bootstrap(NamedTuple):
     """A base image made from a distribution's signed packages.
 
     suite: the distribution's release, as its archive names it.
@@ -124,8 +124,7 @@ class ImageSpec:
     checks: tuple[Check, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class KernelSource:
+class KernelSource(NamedTuple):
     """Where a kernel's source may come from: a distribution's package or a URL; one of the two.
 
     sha256: of the downloaded file (the .deb, or the tarball).
@@ -140,8 +139,7 @@ class KernelSource:
         return f"package {self.debian} {self.version}" if self.debian else str(self.url)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KernelSpec:
+class KernelSpec(NamedTuple):
     """One directory of kernels/. `fragments` are the Kconfig files to apply, in order."""
 
     name: str
@@ -152,8 +150,7 @@ class KernelSpec:
     sources: tuple[KernelSource, ...]
 
 
-@dataclass(frozen=True)
-class Specs:
+class Specs(NamedTuple):
     """Everything that images/ and kernels/ say."""
 
     images: Mapping[str, ImageSpec]
@@ -213,8 +210,10 @@ def bootstrap(path: Path) -> Bootstrap:
 
 
 def _tables(parent: Path, filename: str, problems: list[str]) -> Iterable[tuple[str, Table]]:
-    for path in sorted(parent.glob(f"*/{filename}")):
-        name = path.parent.name
+    for name in _names(parent):
+        path = parent / name / filename
+        if not path.exists():
+            continue
         where = f"{parent.name}/{name}/{filename}"
         if not NAME.fullmatch(name):
             problems.append(
@@ -222,6 +221,13 @@ def _tables(parent: Path, filename: str, problems: list[str]) -> Iterable[tuple[
                 "joined by '.', '_' or '-', 63 at most"
             )
         yield name, tables.read(path, where, problems)
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))  # noqa: PTH208 (names are all that is asked for)
+    except OSError:
+        return []
 
 
 def _image(name: str, table: Table, root: Path, problems: list[str]) -> ImageSpec:
@@ -240,7 +246,7 @@ def _image(name: str, table: Table, root: Path, problems: list[str]) -> ImageSpe
         machine.problem("memory", "a whole number of MiB, 1 at least", machine.values["memory"])
     init = table.string("init", pattern=PATH) or None
     readonly, overlay, overlay_size = _root(rootfs)
-    ready = boot.string("ready", pattern=re.compile("notify"))
+    ready = boot.string("ready", pattern="notify")
     if ready and init is None:
         boot.problem("ready", "an image with an init of its own (init = PATH)", ready)
     deadline, expect_exit = boot.time("deadline", -1), boot.integer("expect_exit", -1, 0, 255)
@@ -318,7 +324,7 @@ def _bootstrap(table: Table) -> Bootstrap | None:
     part = table.table("bootstrap")
     part.require("suite")
     # Both become arguments of a program that runs as root: nothing that looks like an option.
-    suite = part.string("suite", pattern=re.compile(r"[a-z][a-z0-9-]*"))
+    suite = part.string("suite", pattern=r"[a-z][a-z0-9-]*")
     packages = part.strings("packages")
     for package in packages:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package):
@@ -355,7 +361,7 @@ def _check(table: Table) -> Check | None:
     http.require("port")
     check = HttpCheck(
         port=http.integer("port", 80, 1, 65535),
-        path=http.string("path", "/", re.compile(r"/[!-~]*")),
+        path=http.string("path", "/", r"/[!-~]*"),
         status=http.integer("status", 200, 100, 599),
         contains=http.string("contains"),
     )
@@ -367,7 +373,11 @@ def _kernel(name: str, table: Table, root: Path, problems: list[str]) -> KernelS
     table.require("fragments")
     table.require("source")
     fragments = []
-    known = sorted(path.stem for path in (root / "kernels" / "fragments").glob("*.config"))
+    known = [
+        name.removesuffix(".config")
+        for name in _names(root / "kernels" / "fragments")
+        if name.endswith(".config")
+    ]
     for fragment in table.strings("fragments"):
         if fragment not in known:
             near = did_you_mean(fragment, known) or f"; known: {', '.join(known)}"
@@ -379,7 +389,7 @@ def _kernel(name: str, table: Table, root: Path, problems: list[str]) -> KernelS
         name=name,
         directory=root / "kernels" / name,
         description=table.string("description"),
-        arch=table.string("arch", "x86_64", re.compile("x86_64")),
+        arch=table.string("arch", "x86_64", "x86_64"),
         fragments=tuple(fragments),
         sources=tuple(map(_source, table.tables("source"))),
     )
@@ -391,10 +401,10 @@ def _source(table: Table) -> KernelSource:
     for key in ("version", "sha256"):
         table.require(key)
     source = KernelSource(
-        version=table.string("version", pattern=re.compile(r"[0-9][A-Za-z0-9.+:~-]*")),
+        version=table.string("version", pattern=r"[0-9][A-Za-z0-9.+:~-]*"),
         sha256=table.string("sha256", "0" * 64, SHA256),
-        debian=table.string("debian", pattern=re.compile(r"linux-source-[0-9.]+")) or None,
-        url=table.string("url", pattern=re.compile(r"https://[!-~]+")) or None,
+        debian=table.string("debian", pattern=r"linux-source-[0-9.]+") or None,
+        url=table.string("url", pattern=r"https://[!-~]+") or None,
     )
     if (source.debian is None) == (source.url is None):
         table.problems.append(

@@ -17,11 +17,12 @@ from fcbuild.errors import did_you_mean
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _MAX_BYTES = 4 * MIB  # of a file
-_SIZE = re.compile(r"(\d{1,9})(KiB|MiB|GiB)")
-_TIME = re.compile(r"(\d{1,6})(ms|s|min)")
+_SIZE = r"(\d{1,9})(KiB|MiB|GiB)"
+_TIME = r"(\d{1,6})(ms|s|min)"
 _UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "ms": 1, "s": 1000, "min": 60_000}
 
 T = TypeVar("T")
+Pattern = str | re.Pattern[str]  # text is compiled when there is something to match
 
 
 @dataclass
@@ -57,8 +58,10 @@ class Table:
         if key not in self.values:
             self.problems.append(f"{self.where}: {self.prefix}{key} is missing")
 
-    def string(self, key: str, default: str = "", pattern: re.Pattern[str] | None = None) -> str:
-        expected = "a string" if pattern is None else f"a string like {pattern.pattern}"
+    def string(self, key: str, default: str = "", pattern: Pattern | None = None) -> str:
+        """Read a string; pattern: a regular expression for all of it."""
+        like = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+        expected = "a string" if like is None else f"a string like {like}"
         return self.get(key, expected, default, lambda v: _string(v, pattern))
 
     def integer(self, key: str, default: int, low: int, high: int) -> int:
@@ -152,13 +155,13 @@ def size(value: Any) -> int | None:
     return _quantity(value, _SIZE)
 
 
-def _string(value: Any, pattern: re.Pattern[str] | None) -> str | None:
+def _string(value: Any, pattern: Pattern | None) -> str | None:
     # A NUL cannot be part of an argument, a path or an environment variable.
     if not isinstance(value, str) or "\0" in value:
         return None
-    return value if pattern is None or pattern.fullmatch(value) else None
+    return value if pattern is None or re.fullmatch(pattern, value) else None
 
 
-def _quantity(value: Any, form: re.Pattern[str]) -> int | None:
-    match = form.fullmatch(value) if isinstance(value, str) else None
+def _quantity(value: Any, form: str) -> int | None:
+    match = re.fullmatch(form, value) if isinstance(value, str) else None
     return int(match[1]) * _UNITS[match[2]] if match else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from pathlib import Path
 
 DEVICE = Path("/dev/kvm")
@@ -20,7 +19,7 @@ def trouble(device: Path = DEVICE, cpuinfo: Path = _CPUINFO) -> str | None:
         return f"no {device}"
     if not os.access(device, os.R_OK | os.W_OK):
         return f"{device} is not yours to open (group kvm)"
-    if platform.machine() != "x86_64":
+    if os.uname().machine != "x86_64":
         return None
     for line in cpuinfo.read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith("flags"):

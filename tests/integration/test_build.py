@@ -179,7 +179,7 @@ def test_plan_shows_every_artifact_without_an_engine(checkout: Workspace, tmp_pa
     assert result.status == 0
     for name in ("base:toolchain", "kernel:6.12", "rootfs:hello", "init:guest"):
         assert re.search(
-            rf"^{re.escape(name)} +[0-9a-f]{{12}}  (stored|to build)", result.output, re.M
+            rf"^{re.escape(name)} +[0-9a-f]{{12}}  (linked|stored|to build)", result.output, re.M
         )
 
 

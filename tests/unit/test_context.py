@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import socket
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fcbuild import context
-from fcbuild.errors import SpecError
+from fcbuild.digests import Digests
+from fcbuild.errors import InputChanged, SpecError
 from fcbuild.fingerprint import Json, canonical, digest, fingerprint
 
 
@@ -224,6 +228,168 @@ def test_a_name_that_is_not_utf_8_keeps_its_bytes(root: Path) -> None:
     # Another file, whose name only looks like it.
     (root / "\\xff").write_text("1")
     assert len({before, changed, fingerprint_of(root)}) == 3
+
+
+def replaced(root: Path) -> None:
+    (root / "b").write_text("B")
+
+
+def other_mode(root: Path) -> None:
+    (root / "b").chmod(0o755)
+
+
+def gone(root: Path) -> None:
+    (root / "b").unlink()
+
+
+def one_more(root: Path) -> None:
+    (root / "c").touch()
+
+
+def other_target(root: Path) -> None:
+    (root / "link").unlink()
+    (root / "link").symlink_to("b")
+
+
+def emptied(root: Path) -> None:
+    (root / "b").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (replaced, "b"),
+        (other_mode, "b"),
+        (gone, "b"),
+        (one_more, "c"),
+        (other_target, "link"),
+        (emptied, "b"),
+        (file_to_directory, "b"),
+    ],
+)
+def test_what_is_streamed_is_what_was_hashed_or_no_tar(
+    root: Path, change: Callable[[Path], None], named: str
+) -> None:
+    described = context.describe(root)
+    change(root)
+    out = io.BytesIO()
+    with pytest.raises(InputChanged) as caught:
+        context.write_tar(root, "FROM pinned\n", out, described)
+    assert caught.value.path == str(root / named)
+    assert out.getvalue().endswith(b"broken off")  # whoever reads it sees that it is not whole
+
+
+def test_a_large_file_that_is_changed_while_it_streams_breaks_the_tar_off(root: Path) -> None:
+    (root / "big").write_bytes(bytes(3 << 20))
+    described = context.describe(root)
+
+    class Sink(io.BytesIO):
+        def write(self, data: Any) -> int:
+            with (root / "big").open("r+b") as file:
+                file.seek(-1, os.SEEK_END)
+                file.write(b"!")
+            return super().write(data)
+
+    out = Sink()
+    with pytest.raises(InputChanged, match="big: changed"):
+        context.write_tar(root, "FROM pinned\n", out, described)
+    with pytest.raises(tarfile.ReadError), tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        for entry in tar:
+            if entry.isreg():
+                tar.extractfile(entry).read()  # type: ignore[union-attr]
+
+
+def test_a_file_of_4_gib_streams(root: Path) -> None:
+    size = (4 << 30) + 1
+    with (root / "sparse").open("wb") as file:
+        file.truncate(size)
+    # Hashing it twice takes long, so that it is not what it should be shows only at its end.
+
+    class Count(io.RawIOBase):
+        length = 0
+
+        def write(self, data: Any) -> int:
+            self.length += len(data)
+            return len(data)
+
+    digests = Remembering()
+    out = Count()
+    with pytest.raises(InputChanged, match="sparse"):
+        context.write_tar(root, None, out, context.describe(root, digests))  # type: ignore[arg-type]
+    assert out.length > size - (2 << 20)
+
+
+class Remembering(Digests):
+    """Takes the word of nobody for a file of 4 GiB, and says something of it."""
+
+    def of(self, path: str, status: os.stat_result) -> str:
+        return "0" * 64 if status.st_size >= 1 << 32 else super().of(path, status)
+
+
+def test_a_context_that_changes_while_it_is_hashed_is_read_once_more(root: Path) -> None:
+    class Restless(Digests):
+        def __init__(self, times: int) -> None:
+            super().__init__()
+            self.times = times
+
+        def of(self, path: str, status: os.stat_result) -> str:
+            if path.endswith("/b") and self.times:
+                self.times -= 1
+                other_order(root)
+            return super().of(path, status)
+
+    expected = context.describe(root)
+    assert context.describe(root, Restless(1)) == expected
+    with pytest.raises(InputChanged, match=r"/b: changed while it was being read"):
+        context.describe(root, Restless(2))
+
+
+def test_what_cannot_be_read_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests may run as root, who can read everything.
+    def refuse(path: Any, *args: Any, **more: Any) -> Any:
+        if str(path).endswith("/b"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path, *args, **more)
+
+    real = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(SpecError, match=r"/b: cannot be read: Permission denied") as caught:
+        context.describe(root)
+    assert ".dockerignore" in str(caught.value.hint)
+
+
+def test_links_that_lead_in_circles_or_nowhere_are_links(root: Path) -> None:
+    (root / "round").symlink_to("round")
+    (root / "up").symlink_to("..")
+    (root / "nowhere").symlink_to("/no/such/file")
+    described = context.describe(root)
+    assert all(described[name].startswith("link ") for name in ("round", "up", "nowhere"))
+
+
+def test_a_context_that_holds_what_is_built_is_refused_unless_it_is_ignored(root: Path) -> None:
+    artifacts = root / "deep/artifacts"
+    artifacts.mkdir(parents=True)
+    (artifacts / "store").touch()
+    with pytest.raises(SpecError, match=r"deep/artifacts: a build context cannot hold what"):
+        context.describe(root, barred=[artifacts])
+    (root / ".dockerignore").write_text("**/artifacts\n")
+    assert "deep" in context.describe(root, barred=[artifacts])
+
+
+def test_directories_that_go_too_deep_are_refused(root: Path) -> None:
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        with pytest.raises(SpecError, match=r"nested too deeply|File name too long"):
+            context.describe(root)
+    finally:
+        # Python's own ways to remove a tree fail at such a depth.
+        subprocess.run(["rm", "-r", str(root)], check=True)
 
 
 VALUES: list[Json] = [

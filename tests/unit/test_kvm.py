@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,13 @@ from fcbuild.vmm import kvm
 INTEL = "processor\t: 0\nflags\t\t: fpu vme vmx lm\n"
 
 
+def uname(machine: str) -> os.uname_result:
+    return os.uname_result(("Linux", "host", "6.12", "#1", machine))
+
+
 @pytest.fixture(autouse=True)
 def x86(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(os, "uname", lambda: uname("x86_64"))
 
 
 def machine(fs: FakeFilesystem, cpuinfo: str) -> None:
@@ -63,6 +67,6 @@ def test_a_device_that_is_not_ours(fs: FakeFilesystem) -> None:
 def test_other_processors_have_no_such_flags(
     fs: FakeFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(os, "uname", lambda: uname("aarch64"))
     machine(fs, "")
     assert trouble() is None
