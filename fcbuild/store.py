@@ -22,8 +22,10 @@ missing, and is dropped by the next build of it. Who uses an object holds a shar
 directory, as long as the process lives; who drops one takes it exclusively (locks.py) and moves it
 to a stage first. Only this module writes here, and what it stands on: manifest, layout, uses.
 
-Costs: find is a few system calls, whatever the store holds; verifying reads an object once. All
-else (objects, previous, gc, fsck) reads one small manifest an object, 30 ms for a thousand.
+Costs: find is a few system calls, 0.2 ms, whatever the store holds; verifying reads an object once.
+For a thousand objects previous takes 40 ms at most (it runs once a build, which takes seconds), gc
+0.3 s, fsck the same and the time to read all bytes. A commit syncs five small files, the payload
+and two directories: beside the build itself not to be measured.
 """
 
 from __future__ import annotations

@@ -62,13 +62,13 @@ def test_kills_at_random_moments_of_a_build(own: Workspace, image: str) -> None:
     print(f"seed {seed}")
     chance = random.Random(seed)
     started = time.monotonic()
-    assert own.doit("build", f"image={image}").status == 0
+    assert own.doit(f"rootfs:{image}").status == 0
     lasts = time.monotonic() - started
     for number in range(KILLS):
         (own.root / "images" / image / "a").write_text(f"{image} {number}")
         before = set(Store(own.store).directories())
         doit = subprocess.Popen(
-            own.argv("build", f"image={image}"),
+            own.argv(f"rootfs:{image}"),
             cwd=own.root,
             env=own.env(),
             stdin=subprocess.DEVNULL,
@@ -83,7 +83,7 @@ def test_kills_at_random_moments_of_a_build(own: Workspace, image: str) -> None:
         doit.wait(20)
         assert_whole(own.store)
         assert before <= set(Store(own.store).directories())
-    result = own.doit("build", f"image={image}")
+    result = own.doit(f"rootfs:{image}")
     assert result.status == 0, result.output
     assert own.doit("gc").status == 0
     assert not list((own.store / "stage").iterdir())
@@ -140,7 +140,7 @@ def test_what_a_kill_leaves_in_the_engine_is_removed_and_nobody_elses(own: Works
 def test_a_flipped_bit_is_found_and_what_it_was_in_is_built_again(
     own: Workspace, image: str
 ) -> None:
-    assert own.doit("build", f"image={image}").status == 0
+    assert own.doit(f"rootfs:{image}").status == 0
     assert own.doit("fsck").status == 0
     rootfs = (own.root / "artifacts" / "images" / f"{image}.ext4").resolve()
     content = bytearray(rootfs.read_bytes())
@@ -153,7 +153,7 @@ def test_a_flipped_bit_is_found_and_what_it_was_in_is_built_again(
     assert own.doit("fsck").status == 1
     assert not rootfs.exists()
     assert own.doit("fsck").status == 0
-    result = own.doit("build", f"image={image}")
+    result = own.doit(f"rootfs:{image}")
     assert f"built    rootfs:{image}" in result.output
     assert own.doit("fsck").status == 0
 
@@ -162,17 +162,17 @@ def test_a_damaged_program_is_not_built_upon(own: Workspace, image: str) -> None
     (program,) = (own.store / "objects" / "init").glob("*/init")
     program.chmod(0o600)
     program.write_bytes(bytes(program.stat().st_size))
-    result = own.doit("build", f"image={image}")
+    result = own.doit(f"rootfs:{image}")
     assert result.status == 0, result.output
     assert re.search(r"init:guest: \w+ in the store is damaged: building it again", result.output)
     assert own.doit("fsck").status == 0
 
 
 def test_gc_removes_what_was_built_from_other_inputs(own: Workspace, image: str) -> None:
-    assert own.doit("build", f"image={image}").status == 0
+    assert own.doit(f"rootfs:{image}").status == 0
     first = (own.root / "artifacts" / "images" / f"{image}.ext4").resolve()
     (own.root / "images" / image / "a").write_text("other")
-    assert own.doit("build", f"image={image}").status == 0
+    assert own.doit(f"rootfs:{image}").status == 0
     assert len(held(image)) == 2
     said = own.doit("gc", "--json").output
     nothing = json.loads(said[said.index("{") :])
@@ -182,7 +182,7 @@ def test_gc_removes_what_was_built_from_other_inputs(own: Workspace, image: str)
     assert re.search(rf"^removed   rootfs:{image} ", result.output, re.MULTILINE)
     assert not first.exists()
     assert len(held(image)) == 1
-    again = own.doit("build", f"image={image}")
+    again = own.doit(f"rootfs:{image}")
     assert f"stored   rootfs:{image}" in again.output
     assert own.doit("fsck").status == 0
 
@@ -196,7 +196,7 @@ def test_a_store_may_have_an_odd_name(checkout: Workspace, tmp_path: Path) -> No
     own = workspace.alone(checkout, tmp_path / "a b:c,d'é%")
     (program,) = (own.store / "objects" / "init").iterdir()
     shutil.rmtree(program)  # so that it is compiled, in a container that has the store mounted
-    result = own.doit("_init", "build", "image=hello")
+    result = own.doit("_init", "rootfs:hello")
     assert result.status == 0, result.output
     assert "built    _init" in result.output and "built    rootfs:hello" in result.output
     assert own.doit("fsck").status == 0
