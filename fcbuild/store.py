@@ -336,6 +336,7 @@ class Store:
     @contextlib.contextmanager
     def _own(self, prefix: str) -> Iterator[Path]:
         """Make a directory in stage/ that is locked while this lives, and removed then."""
+        self._prepare()
         with contextlib.ExitStack() as undo:
             lock = None
             while lock is None:  # until it was locked before a gc found it unlocked
