@@ -127,6 +127,11 @@ def collect(
     """
     now = time.time()
     report = Report()
+    try:
+        # First, because they may still write to the stages that killed runs have left.
+        report.litter["containers of killed runs"] = engine.sweep(dry_run=dry_run)
+    except ToolMissing as error:
+        report.notes.append(f"{error.message}: its images and containers are left")
     recipes = {(recipe.kind, recipe.fingerprint) for recipe in _recipes(plan)}
     kept = _with_parents(store, recipes | set(_linked(store, report, dry_run=dry_run)))
     everything = [_object(store, directory) for directory in store.directories()]
@@ -150,10 +155,11 @@ def collect(
         _litter(store, report, now=now, age_s=limits.age_s, dry_run=dry_run)
         dropped = {tags[item.path] for item in report.removed if item.path in tags}
         kept_tags = {recipe.tag for recipe in _recipes(plan)} | {*tags.values()} - dropped
-        try:
-            _images(engine, report, kept_tags, dropped - kept_tags, now=now, dry_run=dry_run)
-        except ToolMissing as error:
-            report.notes.append(f"{error.message}: its images and containers are left")
+        if not report.notes:
+            try:
+                _images(engine, report, kept_tags, dropped - kept_tags, now=now, dry_run=dry_run)
+            except ToolMissing as error:
+                report.notes.append(error.message)
     return report
 
 
@@ -301,9 +307,9 @@ def _litter(store: Store, report: Report, *, now: float, age_s: float, dry_run: 
 def _images(
     engine: Engine, report: Report, kept: set[str], dropped: set[str], *, now: float, dry_run: bool
 ) -> None:
-    """Remove the images of dropped objects, old ones that belong to no object, and what containers
-    killed runs have left. Others may share the engine, with stores of their own that we cannot see:
-    so what is not known here stays for a month, whatever `age` says."""
+    """Remove the images of dropped objects, and old ones that belong to no object. Others may share
+    the engine, with stores of their own that we cannot see: so what is not known here stays for a
+    month, whatever `age` says."""
     for tag, given in sorted(engine.images().items()):
         why = "its object went"
         if tag not in dropped:
@@ -317,8 +323,6 @@ def _images(
                 report.notes.append(error.message)
                 continue
         report.removed.append(Item(f"image {tag}", Path(), 0, given, why))
-    if not dry_run:
-        report.litter["containers of killed runs"] = engine.sweep()
 
 
 def _document(report: Report, *, dry_run: bool) -> dict[str, Json]:

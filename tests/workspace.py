@@ -17,6 +17,10 @@ from typing import Any
 
 import pytest
 
+from fcbuild import spec
+from fcbuild.plan import Plan
+from fcbuild.store import Store
+
 ROOT = Path(__file__).parent.parent
 # Shared by all tests and by the checkout itself, so that nothing is built twice.
 STORE = Path(os.environ.get("FCBUILD_STORE") or ROOT / "artifacts" / "store")
@@ -34,11 +38,13 @@ class Result:
 class Workspace:
     """A copy of the checkout's own files, with the real store.
 
-    scratch: where its commands keep temporary files; None for where everybody does.
+    scratch: where its commands keep temporary files; None for where everybody does. store: where
+    they build.
     """
 
     root: Path
     scratch: Path | None = None
+    store: Path = STORE
 
     def doit(self, *args: str, env: dict[str, str] | None = None, timeout_s: float = 900) -> Result:
         done = subprocess.run(
@@ -61,7 +67,7 @@ class Workspace:
     def env(self, extra: dict[str, str] | None = None) -> dict[str, str]:
         scratch = {"TMPDIR": str(self.scratch)} if self.scratch else {}
         # Images that tests invent are not locked, which CI refuses.
-        mine = {"CI": "", "FCBUILD_LOCKED": "", "FCBUILD_STORE": str(STORE)}
+        mine = {"CI": "", "FCBUILD_LOCKED": "", "FCBUILD_STORE": str(self.store)}
         return {**os.environ, **mine, **scratch, **(extra or {})}
 
     def image(self, name: str, toml: str, dockerfile: str, **files: str) -> None:
@@ -118,6 +124,33 @@ def engine() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, short_dir: Path) -> Workspace:
     return replace(make(tmp_path), scratch=short_dir)
+
+
+def alone(checkout: Workspace, store: Path) -> Workspace:
+    """Give a checkout a store of its own, for tests of what is in it. What takes minutes to make is
+    taken from the store of all: fetched sources, which are never written to, and small objects."""
+    store.mkdir()
+    shared = Store(STORE)
+    plan = Plan(spec.load(ROOT))
+    for recipe in (plan.init, plan.agent):
+        if found := shared.hold(recipe):
+            at = store / "objects" / recipe.kind / recipe.fingerprint
+            shutil.copytree(found.directory, at)
+    if (STORE / "downloads").exists():
+        (store / "downloads").symlink_to((STORE / "downloads").resolve())
+    return replace(checkout, store=store)
+
+
+def containers(store: Path) -> set[str]:
+    """Return the containers that work in this store."""
+    shown = ["--no-trunc", "--format={{.ID}} {{.Mounts}}"]
+    listed = subprocess.run(
+        ["docker", "ps", "--all", "--filter=label=fcbuild", *shown],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {line.split()[0] for line in listed.stdout.splitlines() if str(store) in line}
 
 
 def make(root: Path) -> Workspace:

@@ -89,8 +89,8 @@ class Engine(Protocol):
         """Return the tags of the images of images/ that are held, each with when it was given, in
         seconds since 1970."""
 
-    def sweep(self) -> int:
-        """Remove the containers that killed runs have left; return how many."""
+    def sweep(self, *, dry_run: bool = False) -> int:
+        """Remove the containers that killed runs have left, or only look; return how many."""
 
     def build(
         self,
@@ -204,7 +204,7 @@ class Docker:
                         found[tag] = _seconds(given) or _seconds(image.attrs.get("Created", ""))
         return found
 
-    def sweep(self) -> int:
+    def sweep(self, *, dry_run: bool = False) -> int:
         from docker.errors import DockerException
 
         removed = 0
@@ -214,7 +214,8 @@ class Docker:
                 if owner.gone(label, age_s=time.time() - found.get("Created", 0)):
                     # Two runs may well see the same one.
                     with contextlib.suppress(DockerException):
-                        self._client.api.remove_container(found["Id"], force=True, v=True)
+                        if not dry_run:
+                            self._client.api.remove_container(found["Id"], force=True, v=True)
                         removed += 1
         return removed
 

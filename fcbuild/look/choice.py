@@ -16,12 +16,12 @@ _PREFIX = re.compile(rf"[0-9a-f]{{{SHORTEST},64}}")
 
 
 def rootfs(word: str, plan: Plan, store: Store) -> Artifact:
-    """Return the root filesystem of an image as it is now, or the one with this fingerprint.
+    """Return the root filesystem of an image as it is now, or the one with this fingerprint, held.
 
     Raises SpecError for a name that no image has, ImageError for what is not built or not clear.
     """
     if word in plan.bootable():
-        if found := store.find(plan.rootfs(word)):
+        if found := store.hold(plan.rootfs(word)):
             return found
         raise _not_built(word, store)
     if word in plan.specs.images:
@@ -38,7 +38,7 @@ def rootfs(word: str, plan: Plan, store: Store) -> Artifact:
             f"{word} is the beginning of {len(matching)} root filesystems' fingerprints",
             hint=f"give more of it: {', '.join(listed)}",
         )
-    if not matching:
+    if not matching or not store.keep(matching[0].directory):
         near = did_you_mean(word, plan.bootable())
         raise SpecError(
             [f"no image {word!r}{near}, and no root filesystem in the store has this fingerprint"],

@@ -153,25 +153,17 @@ def test_a_dropped_kernel_option_is_named(checkout: Workspace) -> None:
     assert "Traceback" not in result.output
 
 
-def test_an_interrupted_build_leaves_no_container_and_no_stage(checkout: Workspace) -> None:
+def test_an_interrupted_build_leaves_no_container_and_no_stage(
+    checkout: Workspace, tmp_path: Path
+) -> None:
     fragment = checkout.root / "kernels" / "fragments" / "net.config"
     fragment.write_text(fragment.read_text() + "# so that it is built anew\n")
-    before = containers()
-    stages = set((STORE / "stage").iterdir())
-    with checkout.interrupt("kernel:6.12", after="kernel:6.12: unpack", number=signal.SIGINT):
-        assert containers() - before
-    assert containers() <= before
-    assert set((STORE / "stage").iterdir()) <= stages
-
-
-def containers() -> set[str]:
-    listed = subprocess.run(
-        ["docker", "ps", "--all", "--quiet", "--filter", "label=fcbuild"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return set(listed.stdout.split())
+    own = workspace.alone(checkout, tmp_path / "store")
+    with own.interrupt("kernel:6.12", after="kernel:6.12: unpack", number=signal.SIGINT):
+        assert workspace.containers(own.store)
+        assert list((own.store / "stage").iterdir())
+    assert not workspace.containers(own.store)
+    assert not list((own.store / "stage").iterdir())
 
 
 def test_plan_shows_every_artifact_without_an_engine(checkout: Workspace, tmp_path: Path) -> None:

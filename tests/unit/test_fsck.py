@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,14 @@ def test_what_would_be_done_is_shown() -> None:
     out = io.StringIO()
     fsck.show([Finding("a", "b", "removed")], as_json=False, dry_run=True, out=out)
     assert out.getvalue() == "a: b: would be removed\n"
+
+
+def test_a_store_of_which_only_objects_were_kept_is_repaired(root: Path) -> None:
+    """As a cache of CI may have it."""
+    for part in ("stage", "locks", "uses", "logs", "roots"):
+        shutil.rmtree(root / part)
+    artifact = Store(root).find(RECIPE)
+    assert artifact
+    flip(artifact.file("rootfs.ext4"))
+    assert len(check(root)) == 1
+    assert check(root) == []

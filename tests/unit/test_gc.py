@@ -43,8 +43,10 @@ class FakeEngine:
             raise ToolMissing(f"the container engine refuses: {tag} is used")
         del self.held[tag]
 
-    def sweep(self) -> int:
-        self.swept += 1
+    def sweep(self, *, dry_run: bool) -> int:
+        if self.down:
+            raise ToolMissing("no container engine answers")
+        self.swept += not dry_run
         return 2
 
 

@@ -151,7 +151,7 @@ STEPS: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_crash_at_any_step_leaves_only_whole_objects(
-    store: Store, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, when: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, when: str
 ) -> None:
     real = getattr(owner, step)
     calls = 0
@@ -169,8 +169,8 @@ def test_a_crash_at_any_step_leaves_only_whole_objects(
 
     reached = 0
     while True:
-        shutil.rmtree(store.root, ignore_errors=True)
         calls, crash_at = 0, crash_at + 1
+        store = Store(tmp_path / str(crash_at))
         with monkeypatch.context() as patch:
             patch.setattr(owner, step, crashing)
             try:
@@ -369,3 +369,47 @@ def test_objects_of_a_kind_the_newest_first(store: Store) -> None:
         made.append(artifact)
     store.obtain(Recipe("agent", "other", {}), build)
     assert store.objects("init") == made[::-1]
+
+
+def test_what_is_held_is_not_dropped_as_long_as_its_holder_lives(store: Store) -> None:
+    artifact, _ = store.obtain(RECIPE, build)
+    other = Store(store.root)
+    assert not other.drop(artifact.directory)
+    user = Store(store.root)
+    assert user.hold(RECIPE) == artifact
+    assert not other.drop(artifact.directory)
+
+
+def test_an_object_that_another_built_again_is_found(store: Store) -> None:
+    artifact, _ = store.obtain(RECIPE, build)
+    spoil(artifact, "manifest.json", b"{")
+    assert Store(store.root).obtain(RECIPE, build)[1] == "built"
+    assert store.need(RECIPE).digests == artifact.digests
+    assert store.obtain(RECIPE, never)[1] == "stored"
+
+
+def test_an_object_of_an_older_fcbuild_is_used_as_it_is(store: Store) -> None:
+    """Its directory can be written to, and its manifest has no digest and no records."""
+    artifact, _ = store.obtain(RECIPE, build)
+    artifact.directory.chmod(0o755)
+    document = json.loads(artifact.file("manifest.json").read_bytes())
+    del document["records"], document["digest"]
+    spoil(artifact, "manifest.json", json.dumps(document, indent=1).encode())
+    shutil.rmtree(store.root / "uses")
+    shutil.rmtree(store.root / "roots")
+    again = Store(store.root)
+    assert again.need(RECIPE).digests == artifact.digests
+    assert again.obtain(RECIPE, never)[1] == "stored"
+    assert again.obtain(Recipe("init", "guest", {}), build)[1] == "built"
+
+
+def test_too_many_open_files_are_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.obtain(RECIPE, build)
+
+    def full(path: Path) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(locks, "share", full)
+    with pytest.raises(StoreError, match="Too many open files") as caught:
+        Store(store.root).need(RECIPE)
+    assert "ulimit -n" in str(caught.value.hint)

@@ -15,7 +15,7 @@ from doit.exceptions import TaskFailed
 from fcbuild import tasks
 from fcbuild.errors import BuildError, SpecError, StoreError
 from fcbuild.reporter import LineReporter
-from fcbuild.store import Artifact
+from fcbuild.store import Artifact, link
 from fcbuild.verify import Receipt
 from fcbuild.vmm.firecracker import Firecracker
 
@@ -210,6 +210,27 @@ def test_in_ci_what_is_not_locked_is_not_up_to_date(
     monkeypatch.setattr(tasks, "links_to", lambda *args: True)
     current = {task["name"]: task["uptodate"][0]() for task in made.rootfses()}
     assert current == {"tool": True, "web": not refused}
+
+
+def test_a_checkout_is_known_to_the_store_that_it_links_to(project: Make, checkout: Path) -> None:
+    made = project()
+    recipe = made.plan.rootfs("tool")
+    artifact, _ = made.store.obtain(recipe, lambda stage: stage.file("rootfs.ext4").touch())
+    at = checkout / "artifacts" / "images" / "tool.ext4"
+    link(artifact, "rootfs.ext4", at)
+    (task,) = (task for task in made.rootfses() if task["name"] == "tool")
+    assert task["uptodate"][0]()
+    (root,) = made.store.roots()
+    assert root.read_text() == str(checkout / "artifacts")
+
+
+@pytest.mark.parametrize(("variable", "value"), [("age", "soon"), ("size", "20")])
+def test_a_policy_that_is_none_is_refused(
+    project: Make, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    made = project(**{variable: value})
+    (action,) = made.gc(dry_run=True, as_json=False)["actions"]
+    assert f"{variable}={value}: expected a" in str(action())
 
 
 def receipt(**fields: Any) -> Receipt:
