@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from fcbuild import locks, manifest, progress
+from fcbuild import progress
 from fcbuild.fingerprint import SHORT, digest
-from fcbuild.links import links_of
-from fcbuild.manifest import Artifact, Damaged
-from fcbuild.store import Store
+from fcbuild.store import Store, locks, manifest
+from fcbuild.store.links import links_of
+from fcbuild.store.manifest import Artifact, Damaged
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _SCRATCH = "fetch-"  # of a download under way: fetch.py

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from fcbuild import locks, manifest, progress, tables
+from fcbuild import progress, tables
 from fcbuild.build.engine import Engine
 from fcbuild.dockerfile import LOCAL
 from fcbuild.errors import SpecError, ToolMissing
 from fcbuild.fingerprint import SHORT, Json
-from fcbuild.links import links_of
 from fcbuild.plan import Plan, Recipe
-from fcbuild.store import Store
+from fcbuild.store import Store, locks, manifest
+from fcbuild.store.links import links_of
 
 DAY_S = 24 * 3600.0
 AGE = "30d"

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 from doit import get_var
 from doit.exceptions import TaskFailed
 
-from fcbuild import digests, layout, lock, progress, spec
+from fcbuild import digests, lock, progress, spec
 from fcbuild.digests import Digests
 from fcbuild.errors import FcBuildError, SourceError, SpecError, StoreError, did_you_mean
 from fcbuild.plan import KVM_HOST, PRODUCTS, TOOLCHAIN_LOCK, Kind, Plan, Recipe
-from fcbuild.store import Artifact, State, Store, link, links_to
+from fcbuild.store import Artifact, State, Store, layout, link, links_to
 
 if TYPE_CHECKING:
     from fcbuild.build.pipeline import Pipeline

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fcbuild import manifest
-from fcbuild.store import Store
+from fcbuild.store import Store, manifest
 from tests import workspace
 from tests.workspace import Workspace
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from fcbuild import fsck, manifest, tasks
+from fcbuild import fsck, tasks
 from fcbuild.errors import StoreError
 from fcbuild.fingerprint import digest
 from fcbuild.fsck import Finding
 from fcbuild.plan import Recipe
-from fcbuild.store import Artifact, Stage, Store, link
+from fcbuild.store import Artifact, Stage, Store, link, manifest
 
 RECIPE = Recipe("rootfs", "web", {"n": 1})
 OTHER = Recipe("rootfs", "other", {"n": 2})

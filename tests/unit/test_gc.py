@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from fcbuild import gc, layout, locks, spec
+from fcbuild import gc, spec
 from fcbuild.errors import SpecError, ToolMissing
 from fcbuild.gc import DAY_S, Item, Policy, Report
 from fcbuild.plan import Plan, Recipe
-from fcbuild.store import Artifact, Stage, Store, link
+from fcbuild.store import Artifact, Stage, Store, layout, link, locks
 from fcbuild.tables import GIB, MIB
 
 NOW = 1_000 * DAY_S

@@ -30,7 +30,6 @@ ORDER = [
         "ext4",
     },
     {"digests", "ignore", "kconfig"},
-    {"locks", "manifest", "layout", "uses", "links"},
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from fcbuild import layout
 from fcbuild.errors import StoreError
 from fcbuild.plan import Recipe
-from fcbuild.store import Stage, Store
+from fcbuild.store import Stage, Store, layout
 
 RECIPE = Recipe("init", "guest", {})
 

@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 
-from fcbuild import locks, manifest
 from fcbuild import store as stores
 from fcbuild.errors import FcBuildError, StoreError
 from fcbuild.fingerprint import canonical, digest
 from fcbuild.plan import Recipe
-from fcbuild.store import Artifact, Stage, Store, link, links_to
+from fcbuild.store import Artifact, Stage, Store, link, links_to, locks, manifest
 
 RECIPE = Recipe("init", "guest", {"sources": {"a": "1"}})
 

@@ -19,10 +19,9 @@ from typing import Any
 
 import pytest
 
-from fcbuild import layout, manifest
 from fcbuild.errors import BuildError, StoreError
 from fcbuild.plan import Recipe
-from fcbuild.store import Stage, Store
+from fcbuild.store import Stage, Store, layout, manifest
 
 FORK = multiprocessing.get_context("fork")
 KILLS = 200

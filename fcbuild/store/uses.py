@@ -11,8 +11,8 @@ import json
 import os
 from pathlib import Path
 
-from fcbuild import layout, manifest
-from fcbuild.manifest import Artifact
+from fcbuild.store import layout, manifest
+from fcbuild.store.manifest import Artifact
 
 
 class Uses:

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fcbuild import locks
 from fcbuild.errors import StoreError
+from fcbuild.store import locks
 
 LAYOUT = "1"
 _PARTS = ("objects", "stage", "locks", "logs", "uses", "roots")

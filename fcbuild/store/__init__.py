@@ -44,13 +44,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Literal
 
-from fcbuild import layout, locks, manifest, progress
+from fcbuild import progress
 from fcbuild.errors import FcBuildError, StoreError
 from fcbuild.fingerprint import SHORT, Json, canonical
-from fcbuild.links import link, links_to
-from fcbuild.manifest import RECORDS, Artifact, Damaged
 from fcbuild.plan import Recipe
-from fcbuild.uses import Uses
+from fcbuild.store import layout, locks, manifest
+from fcbuild.store.links import link, links_to
+from fcbuild.store.manifest import RECORDS, Artifact, Damaged
+from fcbuild.store.uses import Uses
 
 __all__ = ["Artifact", "Stage", "State", "Store", "link", "links_to"]
 

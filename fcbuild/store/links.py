@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fcbuild.manifest import Artifact
+from fcbuild.store.manifest import Artifact
 
 
 def link(artifact: Artifact, name: str, at: Path) -> None:
