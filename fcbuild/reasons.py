@@ -14,7 +14,7 @@ from typing import Any
 from fcbuild import kconfig, lock
 from fcbuild.errors import StoreError
 from fcbuild.fingerprint import Json
-from fcbuild.plan import TOOLCHAIN, Plan, Recipe
+from fcbuild.plan import EPOCH_ARG, TOOLCHAIN, Plan, Recipe
 from fcbuild.store import Artifact, Store
 
 # What kernel objects hold to explain the next: the fragments' texts, by name.
@@ -26,10 +26,7 @@ _SHOWN = 40  # characters of a value
 _DIGEST = len("sha256:") + 12
 
 # Inputs that are files of our own.
-_FILES = {
-    "mke2fs.conf": "fcbuild/build/mke2fs.conf",
-    "dockerfile": "images/{name}/Dockerfile",
-}
+_FILES = {"dockerfile": "images/{name}/Dockerfile"}
 
 Inputs = Mapping[str, Any]
 
@@ -67,7 +64,8 @@ def _differences(recipe: Recipe, old: Artifact, plan: Plan, history: History) ->
         yield f"how {recipe.kind} artifacts are made"
     for key in sorted(was.keys() | now.keys()):
         before, after = was.get(key), now.get(key)
-        if before == after:
+        # The image's time is that of a lock, which is a reason of its own.
+        if before == after or key == "epoch":
             continue
         if key == "parents":
             yield from _parents(recipe, before or {}, plan, history)
@@ -182,6 +180,8 @@ def _lock(before: Any, after: Any) -> Iterator[str]:
 def _entries(what: str, before: Inputs, after: Inputs, *, shown: bool) -> Iterator[str]:
     """Name entries of a table. Values of build args are not shown: people do put secrets there."""
     for name in sorted(before.keys() | after.keys()):
+        if name == EPOCH_ARG:
+            continue
         if name not in before or name not in after:
             yield f"{what} {name} {'added' if name in after else 'removed'}"
         elif before[name] != after[name]:

@@ -76,7 +76,7 @@ class Timings:
     begun: float = 0.0
     api: float = 0.0  # Firecracker answers
     configured: float = 0.0
-    started: float = 0.0  # InstanceStart has returned
+    started: float = 0.0  # InstanceStart was asked for
     healthy: float = 0.0  # the health check said so for the first time
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -161,8 +161,9 @@ class Machine:
             for path, body in self.config.calls():
                 api.put(path, body)
             self.timings.configured = time.monotonic()
-            api.action("InstanceStart")
+            # Before it is answered: the guest may be quicker than we are with the answer.
             self.timings.started = time.monotonic()
+            api.action("InstanceStart")
         except VmmError as error:
             if type(error) is VmmError:
                 # The socket broke: Firecracker's end is the reason, and says more.

@@ -9,6 +9,7 @@ import pytest
 
 from fcbuild import spec
 from fcbuild.errors import SpecError
+from fcbuild.ext4 import form
 from fcbuild.plan import Plan
 from tests.unit.test_plan import ALL, edit, moved, package
 
@@ -201,8 +202,9 @@ def test_a_source_of_ours(
     assert not {name for name in expected if name.startswith("container")}
 
 
-def test_how_file_systems_are_made(checkout: Path, package: Path) -> None:
-    changed = moved(checkout, lambda: flip(package / "build/mke2fs.conf"))
+def test_how_file_systems_are_made(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {**form.PARAMETERS, "journal": 8 << 20}
+    changed = moved(checkout, lambda: monkeypatch.setattr(form, "PARAMETERS", other))
     assert changed == {"rootfs:web", "rootfs:tool"}
 
 
