@@ -4,7 +4,7 @@
     kernel.toml + fragments ---------------> kernel:NAME ----+--> build
                                                              +--> boot --> receipt
 
-What each does, and how they hang together: fcbuild/tasks.py.
+What each does, and how they hang together: fcbuild/tasks/.
 """
 
 # ruff: noqa: E402 (how modules are imported is said before they are)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcbuild.microvm import assemble
 from fcbuild.plan import KVM_HOST
-from fcbuild.tasks import Project
+from fcbuild.tasks import Project, commands
 from fcbuild.verify import SPAWN_S
 from fcbuild.vmm import firecracker
 from fcbuild.vmm.machine import Machine
@@ -27,7 +27,7 @@ class Lab:
         if project.emulated:
             self.pipeline.kernel(KVM_HOST)
             self.pipeline.program(self.plan.agent)
-        self.host = project.host()
+        self.host = commands.kvm_host(project)
         self.firecracker = firecracker.find(self.pipeline.downloads)
 
     def run(self, image: str, *, ask: str, verdicts: int, oracle: Ran) -> Ran:

@@ -214,7 +214,8 @@ def test_the_command_ends_with_1_when_there_was_something(
     root: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["doit"])
-    monkeypatch.setattr(tasks, "get_var", lambda name: None)
+    for module in ("project", "commands", "command_line"):
+        monkeypatch.setattr(f"fcbuild.tasks.{module}.get_var", lambda name: None)
     monkeypatch.setenv("FCBUILD_STORE", str(root))
     project = tasks.Project(checkout, default_image="web")
 

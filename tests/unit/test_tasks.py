@@ -16,6 +16,7 @@ from fcbuild import tasks
 from fcbuild.errors import BuildError, SpecError, StoreError
 from fcbuild.reporter import LineReporter
 from fcbuild.store import Artifact, link
+from fcbuild.tasks import action, command_line, commands
 from fcbuild.verify import Receipt
 from fcbuild.vmm.firecracker import Firecracker
 
@@ -28,7 +29,7 @@ from fcbuild.vmm.firecracker import Firecracker
     ],
 )
 def test_known_variables_are_taken(argv: list[str]) -> None:
-    tasks.check_variables(argv)
+    command_line.check_variables(argv)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_known_variables_are_taken(argv: list[str]) -> None:
 )
 def test_a_variable_that_nobody_reads_is_refused(word: str, said: str) -> None:
     with pytest.raises(SpecError) as caught:
-        tasks.check_variables(["build", word])
+        command_line.check_variables(["build", word])
     assert said in caught.value.message.replace("=", "")
     assert "image=" in str(caught.value.hint)
 
@@ -55,28 +56,28 @@ def failing(error: Exception) -> Callable[[], None]:
 
 
 def test_an_error_of_ours_is_doits_failure() -> None:
-    result = tasks.act(failing(BuildError("what", hint="do")))
+    result = action.act(failing(BuildError("what", hint="do")))
     assert isinstance(result, TaskFailed)
     assert result.message == "error: what\n  hint: do"
 
 
 def test_any_other_error_is_a_bug() -> None:
     with pytest.raises(ZeroDivisionError):
-        tasks.act(failing(ZeroDivisionError()))
+        action.act(failing(ZeroDivisionError()))
 
 
 def test_a_result_is_handed_on() -> None:
-    assert tasks.act(lambda a: {"state": a}, "built") == {"state": "built"}
+    assert action.act(lambda a: {"state": a}, "built") == {"state": "built"}
 
 
 def test_an_error_while_asking_means_not_up_to_date() -> None:
-    assert tasks.asked(lambda: True)
-    assert not tasks.asked(lambda: False)
+    assert action.asked(lambda: True)
+    assert not action.asked(lambda: False)
 
     def fail() -> bool:
         raise StoreError("damaged")
 
-    assert not tasks.asked(fail)
+    assert not action.asked(fail)
 
 
 @pytest.fixture
@@ -85,10 +86,10 @@ def doit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tup
 
     def run(*actions: Callable[[], Any]) -> tuple[int, str]:
         def creator() -> Any:
-            for number, action in enumerate(actions):
+            for number, work in enumerate(actions):
                 yield {
                     "name": str(number),
-                    "actions": [lambda action=action: tasks.act(action)],
+                    "actions": [lambda work=work: action.act(work)],
                     "io": {"capture": False},
                     "verbosity": 2,
                 }
@@ -150,7 +151,8 @@ def test_a_signal_to_end_unwinds_like_ctrl_c(
 def project(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tasks.Project]:
     def project(**variables: str) -> tasks.Project:
         monkeypatch.setattr("sys.argv", ["doit"])
-        monkeypatch.setattr(tasks, "get_var", lambda name: variables.get(name))
+        for module in ("project", "commands", "command_line"):
+            monkeypatch.setattr(f"fcbuild.tasks.{module}.get_var", variables.get)
         monkeypatch.setenv("FCBUILD_STORE", str(checkout / "store"))
         return tasks.Project(checkout, default_image="web")
 
@@ -207,7 +209,7 @@ def test_in_ci_what_is_not_locked_is_not_up_to_date(
     assert made.refused("web") is made.refused("base") is refused
     assert not made.refused("tool")  # it stands on nothing
     monkeypatch.setattr(made.store, "find", lambda recipe: Artifact("", "", "", Path(), {}, {}))
-    monkeypatch.setattr(tasks, "links_to", lambda *args: True)
+    monkeypatch.setattr("fcbuild.tasks.project.links_to", lambda *args: True)
     current = {task["name"]: task["uptodate"][0]() for task in made.rootfses()}
     assert current == {"tool": True, "web": not refused}
 
@@ -229,8 +231,8 @@ def test_a_policy_that_is_none_is_refused(
     project: Make, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     made = project(**{variable: value})
-    (action,) = made.gc(dry_run=True, as_json=False)["actions"]
-    assert f"{variable}={value}: expected a" in str(action())
+    (collect,) = made.gc(dry_run=True, as_json=False)["actions"]
+    assert f"{variable}={value}: expected a" in str(collect())
 
 
 def receipt(**fields: Any) -> Receipt:
@@ -242,7 +244,7 @@ BOOTED = {"start_to_exec": 900, "start_to_init": 800, "total": 2000}
 
 
 def test_the_outcome_of_a_boot_is_a_line_for_each_thing() -> None:
-    lines = tasks.outcome(
+    lines = commands.outcome(
         receipt(
             timings={**BOOTED, "exec_to_ready": 2345, "exec_to_healthy": 31_010},
             checks=[{"title": "log /x/", "detail": "found: x"}],
@@ -259,4 +261,4 @@ def test_the_outcome_of_a_boot_is_a_line_for_each_thing() -> None:
 
 
 def test_what_an_image_does_not_have_is_no_line() -> None:
-    assert len(list(tasks.outcome(receipt(timings=BOOTED)))) == 1
+    assert len(list(commands.outcome(receipt(timings=BOOTED)))) == 1

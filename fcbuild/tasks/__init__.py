@@ -1,0 +1,13 @@
+"""doit's tasks: the only room, with reporter.py, that knows doit.
+
+project: the tasks; commands: what those do that are a person's commands; command_line: variables
+and options; action: the seam to doit.
+"""
+
+from __future__ import annotations
+
+from fcbuild.tasks.action import interruptible
+from fcbuild.tasks.command_line import ALL, CHECK, DRY_RUN, JSON, MATRIX
+from fcbuild.tasks.project import Project, lint
+
+__all__ = ["ALL", "CHECK", "DRY_RUN", "JSON", "MATRIX", "Project", "interruptible", "lint"]

@@ -1,0 +1,332 @@
+"""doit's tasks, and how they hang together.
+
+    _toolchain -+-> _init -----+
+                |              +-> rootfs:NAME --+-> build
+    _image:NAME ---------------+                 +-> boot
+                +-> kernel:NAME -----------------+
+
+An edge that is only needed to build is a `setup` edge: a stored rootfs asks for neither engine nor
+toolchain. One that always holds is a `task_dep`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doit import get_var
+
+from fcbuild import digests, lock, spec
+from fcbuild.digests import Digests
+from fcbuild.errors import SpecError
+from fcbuild.plan import KVM_HOST, PRODUCTS, Kind, Plan, Recipe
+from fcbuild.store import Artifact, State, Store, layout, link, links_to
+from fcbuild.tasks import command_line, commands
+from fcbuild.tasks.action import act, asked, python
+
+if TYPE_CHECKING:
+    from fcbuild.build.pipeline import Pipeline
+    from fcbuild.instance import Instance
+
+Task = dict[str, Any]
+
+_TEST_PROCESSES = 2
+
+# doit would collect what a task prints until it ends, and mix up tasks that run side by side.
+_OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
+
+
+class Project:
+    """A checkout: its specs, its store, and the tasks that follow from them.
+
+    Made on each run of doit, `doit list` too, so it reads image.toml, kernel.toml and Dockerfiles
+    and nothing else; contexts are hashed and engines asked only by the tasks that need it.
+    """
+
+    def __init__(self, root: Path, *, default_image: str) -> None:
+        command_line.check_variables(sys.argv[1:])
+        self.root = root
+        self.artifacts = root / "artifacts"
+        store = os.environ.get("FCBUILD_STORE")
+        self.store = Store(layout.place(store) if store else self.artifacts / "store")
+        self.digests = Digests(self.artifacts / digests.FILE)
+        barred = (self.artifacts, self.store.root)
+        self.plan = Plan(spec.load(root), digests=self.digests, barred=barred)
+        # What happened to each product in this run: built, or reused.
+        self.states: dict[str, State] = {}
+        self.skipped: dict[str, str] = {}
+        wanted = get_var("image")
+        images = self.plan.specs.images
+        self.wanted = spec.select(wanted, images, what="image")
+        self.named = wanted is not None
+        self.to_boot = self.wanted if self.named else [default_image]
+        # Whether nothing may be built that is not locked.
+        self.strict = lock.insisted(os.environ)
+        self.kvm = command_line.choice_of("kvm", command_line.KVM_CHOICES)
+        self.reader = command_line.choice_of("reader", command_line.READERS)
+        self.with_kernel = command_line.choice_of("kernel", command_line.YES_NO) != "no"
+        self.instance = self.read_instance(get_var("instance"))
+        # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
+        for name in images:
+            self.plan.upon(name)
+
+    def read_instance(self, path: str | None) -> Instance | None:
+        """Read the instance's document, if one is named. Raises SpecError."""
+        if path is None:
+            return None
+        from fcbuild import instance
+
+        if len(self.to_boot) > 1:
+            raise SpecError(
+                [f"instance={path} is for one VM, not for {', '.join(self.to_boot)}"],
+                hint="name one image: image=NAME",
+            )
+        return instance.load(Path(path))
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        from fcbuild.build.engine import Docker
+        from fcbuild.build.pipeline import Pipeline
+
+        return Pipeline(self.plan, self.store, Docker(), strict=self.strict)
+
+    @cached_property
+    def emulated(self) -> bool:
+        """Whether Firecracker will run in an emulated KVM host."""
+        from fcbuild.vmm import kvm
+
+        return self.kvm == "emulated" or (self.kvm is None and kvm.trouble() is not None)
+
+    # The tasks, in the order of `doit list`.
+
+    def build(self) -> Task:
+        images = [name for name in self.wanted if name in self.plan.bootable()]
+        bases = [name for name in self.wanted if name not in images] if self.named else []
+        kernels = {self.plan.specs.images[name].kernel for name in images}
+        return {
+            "actions": None,
+            "task_dep": [
+                *(f"kernel:{name}" for name in sorted(kernels)),
+                *(f"rootfs:{name}" for name in images),
+                *(f"_image:{name}" for name in bases),
+            ],
+        }
+
+    def boot(self) -> Task:
+        bases = [name for name in self.to_boot if name not in self.plan.bootable()]
+        if bases:
+            return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **_OPEN}
+        kernels = {self.plan.specs.images[name].kernel for name in self.to_boot}
+        host = [f"kernel:{KVM_HOST}", "_agent"] if self.emulated else []
+        return {
+            "actions": [partial(act, commands.boot, self, name) for name in self.to_boot],
+            "task_dep": [
+                *(f"kernel:{name}" for name in sorted(kernels)),
+                *host,
+                *(f"rootfs:{name}" for name in self.to_boot),
+            ],
+            "uptodate": [False],
+            **_OPEN,
+        }
+
+    def kernels(self) -> Iterator[Task]:
+        for name, kernel in self.plan.specs.kernels.items():
+            yield self.product(
+                "kernel",
+                name,
+                partial(self.plan.kernel, name),
+                partial(self.make_kernel, name),
+                setup=["_toolchain"],
+                doc=kernel.description,
+            )
+
+    def rootfses(self) -> Iterator[Task]:
+        for name in self.plan.bootable():
+            yield self.product(
+                "rootfs",
+                name,
+                partial(self.plan.rootfs, name),
+                partial(self.make_rootfs, name),
+                setup=["_toolchain", "_init", f"_image:{name}"],
+                doc=self.plan.specs.images[name].description,
+                image=name,
+            )
+
+    def images(self) -> Iterator[Task]:
+        for name, image in self.plan.specs.images.items():
+            yield {
+                "name": name,
+                "doc": f"container image: {image.description}",
+                "actions": [partial(act, self.make_image, name)],
+                "setup": [f"_image:{up}" for up in self.plan.upon(name)],
+                **_OPEN,
+                "uptodate": [partial(asked, partial(self.image_held, name))],
+            }
+
+    def toolchain(self) -> Task:
+        return {
+            "actions": [partial(act, lambda: self.pipeline.toolchain() and None)],
+            **_OPEN,
+            "uptodate": [partial(asked, lambda: self.held(self.plan.toolchain))],
+        }
+
+    def program(self, recipe: Callable[[], Recipe]) -> Task:
+        def make() -> Task:
+            _, state = self.pipeline.program(recipe())
+            return self.made(recipe(), state)
+
+        return {
+            "actions": [partial(act, make)],
+            "setup": ["_toolchain"],
+            **_OPEN,
+            "uptodate": [partial(asked, lambda: self.store.find(recipe()) is not None)],
+        }
+
+    def lock(self, *, check: bool) -> Task:
+        actions = [partial(act, commands.lock, self, check)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def show_plan(self, *, as_json: bool, matrix: bool) -> Task:
+        form = "matrix" if matrix else "json" if as_json else "text"
+        return {"actions": [partial(act, commands.plan, self, form)], "uptodate": [False], **_OPEN}
+
+    def inspect(self, *, as_json: bool) -> Task:
+        actions = [partial(act, commands.inspect, self, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def diff(self, *, everything: bool, as_json: bool) -> Task:
+        actions = [partial(act, commands.diff, self, everything, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def reproduce(self, *, everything: bool, as_json: bool) -> Task:
+        actions = [partial(act, commands.reproduce, self, everything, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def gc(self, *, dry_run: bool, as_json: bool) -> Task:
+        actions = [partial(act, commands.gc, self, dry_run, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def fsck(self, *, dry_run: bool, as_json: bool) -> Task:
+        actions = [partial(act, commands.fsck, self, dry_run, as_json)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def test(self, *, unit: bool) -> Task:
+        prepare = [] if unit else [partial(act, commands.prepare_tests, self)]
+        # Two at a time, because a boot test mostly waits; a file's tests share what they set up.
+        argv = ["-m", "pytest", "-n", str(_TEST_PROCESSES), "--dist", "loadfile"]
+        pytest = partial(act, python, *argv, "tests/unit" if unit else "tests")
+        return {"actions": [*prepare, pytest], "uptodate": [False], **_OPEN}
+
+    def product(
+        self,
+        kind: Kind,
+        name: str,
+        recipe: Callable[[], Recipe],
+        make: Callable[[], tuple[Artifact, State]],
+        *,
+        setup: list[str],
+        doc: str,
+        image: str | None = None,
+    ) -> Task:
+        """A task whose product is one file of one object of the store, with a link to it."""
+        file, place = PRODUCTS[kind]
+        at = self.artifacts / place.format(name=name)
+        # What the reporter says of a product that need not be made.
+        meta: dict[str, str] = {}
+
+        def run() -> Task:
+            if image is not None and self.skip(image):
+                return {"state": "skipped", "note": self.skipped[image]}
+            artifact, state = make()
+            self.store.adopt(self.artifacts)
+            link(artifact, file, at)
+            return self.made(recipe(), state)
+
+        def current() -> bool:
+            if image is not None and self.refused(image):
+                return False
+            found = self.store.find(recipe())
+            if found is None:
+                return False
+            self.store.adopt(self.artifacts)
+            if not links_to(at, found, file):
+                # Here, because what comes before an action asks the engine for what it was made of.
+                meta.update(state="restored" if at.is_symlink() else "stored", note=recipe().short)
+                link(found, file, at)
+            self.states[str(recipe())] = "stored"
+            return True
+
+        return {
+            "name": name,
+            "doc": doc,
+            "actions": [partial(act, run)],
+            "setup": setup,
+            "targets": [str(at)],
+            **_OPEN,
+            "uptodate": [partial(asked, current)],
+            "meta": meta,
+            "clean": [partial(at.unlink, missing_ok=True)],
+        }
+
+    # What the tasks do.
+
+    def made(self, recipe: Recipe, state: State) -> Task:
+        self.states[str(recipe)] = state
+        return {"state": state, "note": recipe.short}
+
+    def make_image(self, name: str) -> Task | None:
+        if self.skip(name):
+            return None  # rootfs:NAME says it
+        return self.made(self.plan.container(name), self.pipeline.container(name))
+
+    def make_kernel(self, name: str) -> tuple[Artifact, State]:
+        return self.pipeline.kernel(name)
+
+    def make_rootfs(self, name: str) -> tuple[Artifact, State]:
+        return self.pipeline.rootfs(name)
+
+    def image_held(self, name: str) -> bool:
+        return not self.refused(name) and self.held(self.plan.container(name))
+
+    def refused(self, name: str) -> bool:
+        """Whether building an image ends in an error about its lock, also when it is there."""
+        return self.strict and bool(self.plan.unlocked(name))
+
+    def held(self, recipe: Recipe) -> bool:
+        return self.pipeline.engine.has(recipe.tag)
+
+    def skip(self, name: str) -> bool:
+        """Whether to leave an image out: nobody asked for it by name, and its base is not to be
+        had here."""
+        if self.named or name in self.skipped:
+            return name in self.skipped
+        if missing := self.pipeline.unreachable(name):
+            self.skipped[name] = f"no registry answers for its base image {missing}"
+        return name in self.skipped
+
+    def refuse(self, names: list[str]) -> None:
+        raise SpecError(
+            [
+                f"{name} is a base for other images: it has no root filesystem to boot"
+                for name in names
+            ],
+            hint=f"bootable: {', '.join(self.plan.bootable())}",
+        )
+
+
+def lint() -> Task:
+    """The task that checks style and types."""
+    commands = [
+        ("-m", "ruff", "check", "."),
+        ("-m", "ruff", "format", "--check", "."),
+        ("-m", "mypy"),
+    ]
+    return {
+        "actions": [partial(act, python, *command) for command in commands],
+        "uptodate": [False],
+        **_OPEN,
+    }
