@@ -9,6 +9,7 @@ import tarfile
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from fcbuild import dockerfile, progress
@@ -86,7 +87,7 @@ def build(
         if spec.overlay_size is not None:
             with Files(stage.file(OVERLAY), _identity(recipe.fingerprint, "overlay ")) as overlay:
                 overlay.finish(spec.overlay_size, 0)
-        _check(engine, toolchain, stage)
+    stage.gates.append(partial(check, engine, toolchain, stage))
     _warn(spec, says, files)
     stage.facts["size"] = size
     stage.facts["content"] = files.content
@@ -144,7 +145,7 @@ def _export(engine: Engine, image: str, files: Files, stage: Stage) -> None:
         raise BuildError(f"the engine's tar of {image} cannot be read: {error}") from error
 
 
-def _check(engine: Engine, toolchain: str, stage: Stage) -> None:
+def check(engine: Engine, toolchain: str, stage: Stage) -> None:
     """Have e2fsck, which shares nothing with what wrote them, look at the file systems. Its status
     0 is "no error found"; -n changes nothing. Raises CommandFailed."""
     engine.run(

@@ -67,6 +67,8 @@ class Stage:
     """A private directory in which one object is being built, and its log.
 
     What is in `directory` when the build returns becomes the object; `scratch` is thrown away.
+    gates: checks of what was made, which change nothing. They run after the build, while the store
+    reads the files for their digests; what one raises fails the build.
     """
 
     def __init__(self, directory: Path, scratch: Path, log: IO[bytes], log_path: Path) -> None:
@@ -75,6 +77,7 @@ class Stage:
         self.log = log
         self.log_path = log_path
         self.facts: dict[str, Json] = {}
+        self.gates: list[Callable[[], None]] = []
 
     def file(self, name: str) -> Path:
         return self.directory / name
@@ -366,15 +369,22 @@ class Store:
                 yield Stage(directory, scratch, log, self.log_path(recipe))
 
     def _commit(self, recipe: Recipe, stage: Stage, *, seconds: float) -> None:
-        shutil.copyfile(stage.log_path, stage.file("build.log"))
+        from concurrent.futures import ThreadPoolExecutor
+
         stage.file("inputs.json").write_bytes(canonical(recipe.document))
         payload = sorted({path.name for path in stage.directory.iterdir()} - _META)
+        with ThreadPoolExecutor(1) as pool:
+            checks = [pool.submit(gate) for gate in stage.gates]
+            files = manifest.describe(stage.directory, payload)
+            for check in checks:
+                check.result()
+        shutil.copyfile(stage.log_path, stage.file("build.log"))
         text = manifest.sealed(
             {
                 "kind": recipe.kind,
                 "name": recipe.name,
                 "fingerprint": recipe.fingerprint,
-                "files": manifest.describe(stage.directory, payload),
+                "files": files,
                 "records": manifest.describe(stage.directory, list(RECORDS)),
                 "facts": stage.facts,
                 "built_in_ms": round(seconds * 1000),

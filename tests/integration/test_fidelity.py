@@ -329,7 +329,7 @@ def pack(toolchain: str, tmp_path: Path) -> Iterator[Pack]:
                 files.finish(None, 0)
             # e2fsck of the toolchain says whether it is sound.
             stage = Stage(stage_directory, scratch, log, tmp_path / "log")
-            rootfs._check(Docker(), toolchain, stage)
+            rootfs.check(Docker(), toolchain, stage)
             return made
 
         yield pack

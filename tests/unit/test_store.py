@@ -133,6 +133,29 @@ def test_a_failing_build_leaves_nothing_but_its_log(store: Store, error: BaseExc
     assert store.obtain(RECIPE, build)[1] == "built"
 
 
+def test_gates_run_on_what_was_made_and_one_that_fails_fails_the_build(store: Store) -> None:
+    seen = []
+
+    def gated(stage: Stage, *, good: bool) -> None:
+        build(stage)
+
+        def gate() -> None:
+            seen.append(stage.file("init").read_bytes())
+            stage.log.write(b"looked at\n")
+            if not good:
+                raise FcBuildError("not sound")
+
+        stage.gates.append(gate)
+
+    with pytest.raises(FcBuildError, match="not sound"):
+        store.obtain(RECIPE, lambda stage: gated(stage, good=False))
+    assert not objects(store)
+    assert not stages(store)
+    artifact, _ = store.obtain(RECIPE, lambda stage: gated(stage, good=True))
+    assert seen == [b"program"] * 2
+    assert artifact.file("build.log").read_bytes() == b"compiled\nlooked at\n"
+
+
 STEPS: list[tuple[Any, str]] = [
     (Path, "rename"),
     (Path, "chmod"),
