@@ -1,4 +1,4 @@
-"""bench/boot.py: what it reads off a console, and how it judges."""
+"""The benchmarks: what they read off a console, and how they judge."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench import boot
+from bench import boot, pipeline
 from bench.boot import Boot, Result
 from fcbuild.errors import FcBuildError
 
@@ -86,3 +86,17 @@ def test_targets_are_held_by_the_medians(made: Result, met: list[bool]) -> None:
     assert [target.met for target in made.targets()] == met
     assert [line.endswith("met") for line in made.lines()][-len(met) :] == met
     assert [target["met"] for target in json.loads(json.dumps(made.document()))["targets"]] == met
+
+
+def test_a_ratio_is_that_of_pairs_and_not_of_sums() -> None:
+    found = pipeline.ratio("x / y", [2.0, 30.0, 9.0], [1.0, 10.0, 1.0], 2.5)
+    assert (found.value, found.good) == (3.0, False)
+    assert pipeline.line(found).split() == (
+        "x / y 3.00 times at most 2.5: MISSED (9.00 s / 1.00 s)".split()
+    )
+    assert pipeline.ratio("x / y", [2.0], [1.0], 2.0).good
+
+
+def test_what_has_no_target_is_only_shown() -> None:
+    found = pipeline.Finding("cold", 1.5, "s")
+    assert found.good and pipeline.line(found).split() == ["cold", "1.50", "s"]
