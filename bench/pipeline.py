@@ -127,7 +127,7 @@ class Checkout:
 
 def python(directory: Path, store: Path, *argv: str) -> str:
     """Run Python in a directory; return what it prints. Raises CommandFailed."""
-    with tempfile.NamedTemporaryFile(prefix="bench-") as log:
+    with tempfile.NamedTemporaryFile(prefix="bench-", buffering=0) as log:
         # What is not locked may be built: these images are made up.
         env = {"FCBUILD_STORE": str(store), "FCBUILD_LOCKED": "0"}
         run(
