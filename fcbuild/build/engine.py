@@ -40,12 +40,9 @@ BUILD_TIMEOUT_S = 3600.0
 EXPORT_TIMEOUT_S = 900.0
 
 # Ours, so that what an interrupted run could leave behind can be told from the user's own. A
-# container's label says which process it is for: the kernel's boot, its PID namespace, its PID, and
-# when it began. A later run removes what a killed one left.
+# container's label says which process it is for (owner.py): a later run removes what a killed one
+# left.
 LABEL = "fcbuild"
-_NOBODYS_AFTER_S = (
-    24 * 3600.0
-)  # a container whose process cannot be seen from here; none runs longer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ directory, as long as the process lives; who drops one takes it exclusively (loc
 to a stage first. Only this module writes here, and what it stands on: manifest, layout, uses.
 
 Costs: find is a few system calls, 0.2 ms, whatever the store holds; verifying reads an object once.
-For a thousand objects previous takes 40 ms at most (it runs once a build, which takes seconds), gc
-0.3 s, fsck the same and the time to read all bytes. A commit syncs five small files, the payload
+For a thousand objects, saying why one is built anew takes some 40 ms, once a build, gc 0.3 s, fsck
+the same and the time to read all bytes. A commit syncs five small files, the payload
 and two directories: beside the build itself not to be measured.
 """
 
@@ -33,7 +33,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -165,19 +164,6 @@ class Store:
             if found := self._usable(recipe, verify=False):
                 return found, "built"
         raise StoreError(f"{recipe} {recipe.short} was built and is gone again from {self.root}")
-
-    def previous(self, recipe: Recipe) -> dict[str, Json] | None:
-        """Return the inputs of the newest object of this kind and name, to explain a rebuild."""
-        dated: list[tuple[float, Path]] = []
-        for path in (self.root / "objects" / recipe.kind).glob(f"*/{manifest.NAME}"):
-            with contextlib.suppress(OSError):
-                dated.append((path.stat().st_mtime, path))
-        for _, path in sorted(dated, reverse=True):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                if json.loads(path.read_bytes()).get("name") == recipe.name:
-                    inputs: dict[str, Json] = json.loads((path.parent / RECORDS[1]).read_bytes())
-                    return inputs
-        return None
 
     def log_path(self, recipe: Recipe) -> Path:
         """Where the log of the last build under this name is; a whole object has its own copy."""

@@ -38,36 +38,13 @@ def exclusive(path: Path, *, waiting: Callable[[], None]) -> Iterator[None]:
 def share(path: Path) -> int | None:
     """Lock a file or directory against its removal; return the descriptor that holds the lock, or
     None for one that is not there. Raises OSError."""
-    try:
-        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if names(path, lock):
-            return lock
-    except BaseException:
-        os.close(lock)
-        raise
-    os.close(lock)
-    return None
+    return _take(path, fcntl.LOCK_SH)
 
 
 def claim(path: Path) -> int | None:
     """Lock a file or directory for oneself, to remove it; return the descriptor that holds the
     lock, or None for one that another holds or that is not there. Raises OSError."""
-    try:
-        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        if _flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB) and names(path, lock):
-            return lock
-    except BaseException:
-        os.close(lock)
-        raise
-    os.close(lock)
-    return None
+    return _take(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def names(path: Path, descriptor: int) -> bool:
@@ -90,8 +67,23 @@ def work(directory: Path) -> bool:
         os.close(second)
 
 
+def _take(path: Path, how: int) -> int | None:
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        if _flock(lock, how) and names(path, lock):
+            return lock
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
 def _flock(descriptor: int, how: int) -> bool:
-    """Lock without waiting; return whether that was possible."""
+    """Lock; return whether that was possible, which it always is for who waits."""
     try:
         fcntl.flock(descriptor, how)
     except BlockingIOError:

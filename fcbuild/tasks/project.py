@@ -254,6 +254,8 @@ class Project:
                 return False
             self.store.adopt(self.artifacts)
             if not links_to(at, found, file):
+                if self.store.hold(recipe()) is None:  # a gc was quicker than the link
+                    return False
                 # Here, because what comes before an action asks the engine for what it was made of.
                 meta.update(state="restored" if at.is_symlink() else "stored", note=recipe().short)
                 link(found, file, at)

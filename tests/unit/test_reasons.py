@@ -244,3 +244,25 @@ def test_the_table_and_the_json_say_the_same(checkout: Path, store: Store) -> No
         f"rootfs:web               {found[-1].recipe.short}  to build  changed"
     )
     assert lines[-1].strip() == "and 2 more"
+
+
+GUEST = Recipe("init", "guest", {"sources": {"a": "1"}})
+
+
+def test_what_was_built_last_is_the_newest_of_that_name(store: Store) -> None:
+    assert reasons.History(store).latest(GUEST) is None
+    for number, name in enumerate(["guest", "guest", "other"]):
+        made, _ = store.obtain(Recipe("init", name, {"n": number}), lambda stage: None)
+        os.utime(made.directory, (number, number))
+    found = reasons.History(store).latest(GUEST)
+    assert found and reasons.inputs(found) == Recipe("init", "guest", {"n": 1}).document
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "inputs.json"])
+def test_a_damaged_object_does_not_stop_the_explanation(
+    checkout: Path, store: Store, file: str
+) -> None:
+    made, _ = store.obtain(Recipe("init", "guest", {"n": 1}), lambda stage: None)
+    made.file(file).chmod(0o600)
+    made.file(file).write_text("[")
+    assert reasons.why(GUEST, Plan(spec.load(checkout)), reasons.History(store)) == []

@@ -102,23 +102,6 @@ def test_what_another_build_stands_on_must_be_there(store: Store) -> None:
         store.need(RECIPE)
 
 
-def test_previous_is_the_newest_of_that_name(store: Store) -> None:
-    assert store.previous(RECIPE) is None
-    for number, name in enumerate(["guest", "guest", "other"]):
-        recipe = Recipe("init", name, {"n": number})
-        artifact, _ = store.obtain(recipe, build)
-        os.utime(artifact.file("manifest.json"), (number, number))
-    assert store.previous(RECIPE) == Recipe("init", "guest", {"n": 1}).document
-
-
-@pytest.mark.parametrize("file", ["manifest.json", "inputs.json"])
-def test_a_damaged_object_does_not_stop_the_explanation(store: Store, file: str) -> None:
-    artifact, _ = store.obtain(RECIPE, build)
-    artifact.file(file).chmod(0o600)
-    artifact.file(file).write_text("[")
-    assert store.previous(RECIPE) is None
-
-
 @pytest.mark.parametrize("error", [FcBuildError("no"), KeyboardInterrupt(), RuntimeError()])
 def test_a_failing_build_leaves_nothing_but_its_log(store: Store, error: BaseException) -> None:
     def fail(stage: Stage) -> None:
