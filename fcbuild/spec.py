@@ -77,7 +77,7 @@ class Bootstrap(NamedTuple):
     """A base image made from a distribution's signed packages.
 
     suite: the distribution's release, as its archive names it.
-    packages: packages to have besides the minimal base.
+    packages: packages to have besides the minimal base; NAME:ARCH for one of another architecture.
     """
 
     suite: str
@@ -327,7 +327,7 @@ def _bootstrap(table: Table) -> Bootstrap | None:
     suite = part.string("suite", pattern=r"[a-z][a-z0-9-]*")
     packages = part.strings("packages")
     for package in packages:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?", package):
             part.problem("packages", "names of packages", package)
     part.finish()
     return Bootstrap(suite=suite, packages=packages)

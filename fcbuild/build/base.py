@@ -120,7 +120,7 @@ def bootstrap(
         [
             need("mmdebstrap", "mmdebstrap"),
             "--variant=minbase",
-            "--architectures=amd64",
+            f"--architectures={','.join(_architectures(spec))}",
             f"--include={','.join(spec.packages)}",
             *([f"--setup-hook={_pinning(pins)}"] if pins else []),
             *(f"--customize-hook={hook}" for hook in _hooks(list((sources or {}).values()))),
@@ -145,6 +145,12 @@ def load(engine: Engine, artifact: Artifact, tag: str) -> None:
     """Give the base image to the engine, unless it has it."""
     if not engine.has(tag):
         engine.load(artifact.file(TAR), tag, _CHANGES)
+
+
+def _architectures(spec: Bootstrap) -> list[str]:
+    """Return the base's own architecture, and those of its packages that are of another."""
+    others = {package.partition(":")[2] for package in spec.packages} - {"", "amd64"}
+    return ["amd64", *sorted(others)]
 
 
 def _pinning(pins: Mapping[str, str]) -> str:
