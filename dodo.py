@@ -71,10 +71,10 @@ def task_diff(json: bool, all: bool) -> dict[str, Any]:  # noqa: FBT001 (doit pa
     return project.diff(everything=all, as_json=json)
 
 
-@task_params([tasks.JSON, tasks.ALL])
-def task_reproduce(json: bool, all: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
-    """build an image again, elsewhere, and compare the bytes (image=NAME, kernel=no; --json)"""
-    return project.reproduce(everything=all, as_json=json)
+@task_params([tasks.JSON, tasks.ALL, tasks.NO_KERNEL])
+def task_reproduce(json: bool, all: bool, no_kernel: bool) -> dict[str, Any]:  # noqa: FBT001
+    """build an image again, elsewhere, and compare the bytes (image=NAME; --no-kernel, --json)"""
+    return project.reproduce(kernels=not no_kernel, everything=all, as_json=json)
 
 
 @task_params([tasks.JSON, tasks.MATRIX])
@@ -85,7 +85,7 @@ def task_plan(json: bool, matrix: bool) -> dict[str, Any]:  # noqa: FBT001 (doit
 
 @task_params([tasks.CHECK])
 def task_lock(check: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
-    """lock what images stand on to what it is now (image=NAME; --check: only show what moved)"""
+    """lock what images stand on to what it is now (image=NAME, kernel=SERIES; --check)"""
     return project.lock(check=check)
 
 

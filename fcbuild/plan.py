@@ -26,7 +26,8 @@ from fcbuild.errors import InputChanged, SpecError, did_you_mean
 from fcbuild.ext4 import form
 from fcbuild.fingerprint import SHORT, Json
 from fcbuild.lock import Lock, LockedBase
-from fcbuild.spec import Bootstrap, ImageSpec, KernelSpec, Specs, bootstrap
+from fcbuild.series import KERNEL_FILE, X86_64, GivenKernel, KernelSpec
+from fcbuild.spec import Bootstrap, ImageSpec, Specs, bootstrap
 
 Kind = Literal["base", "container", "kernel", "init", "agent", "rootfs"]
 
@@ -34,7 +35,7 @@ Kind = Literal["base", "container", "kernel", "init", "agent", "rootfs"]
 SCHEMA: Mapping[Kind, int] = {
     "base": 2,
     "container": 1,
-    "kernel": 1,
+    "kernel": 2,
     "init": 1,
     "agent": 1,
     "rootfs": 4,
@@ -49,11 +50,8 @@ PACKAGE = Path(__file__).parent
 TOOLCHAIN = "toolchain"
 TOOLCHAIN_SPEC = PACKAGE / "build" / "toolchain.toml"
 TOOLCHAIN_LOCK = PACKAGE / "build" / lock.FILE
-# Of an artifact that artifacts/ links to: its file, and where the link is.
-PRODUCTS: Mapping[Kind, tuple[str, str]] = {
-    "kernel": ("vmlinux", "kernels/{name}/vmlinux"),
-    "rootfs": ("rootfs.ext4", "images/{name}.ext4"),
-}
+ROOTFS_FILE = "rootfs.ext4"
+PRODUCTS: tuple[Kind, ...] = ("kernel", "rootfs")  # what artifacts/ has links to
 KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
 
 
@@ -93,6 +91,11 @@ class Recipe:
         """Return the one parent of this kind."""
         (found,) = (parent for parent in self.parents if parent.kind == kind)
         return found
+
+    @property
+    def product(self) -> tuple[str, str]:
+        """The file that artifacts/ links to, and where; of the kinds in PRODUCTS."""
+        return product(self.kind, self.name, str(self.inputs.get("arch", X86_64)))
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}"
@@ -156,7 +159,10 @@ class Plan:
         return _current(which, recipe.name, self.bootstrap(recipe))
 
     def kernel(self, name: str) -> Recipe:
-        return kernel(self.specs.kernels[name], self.toolchain)
+        spec = self.specs.kernels[name]
+        if isinstance(spec, GivenKernel):
+            return given_kernel(spec, self._digests)
+        return kernel(spec, self.toolchain)
 
     def container(self, name: str, _upon: tuple[str, ...] = ()) -> Recipe:
         """The container image of images/NAME. Raises SpecError for a FROM that cannot be."""
@@ -342,6 +348,25 @@ def container(
     )
 
 
+def product(kind: Kind, name: str, arch: str) -> tuple[str, str]:
+    """Return the file of an artifact that artifacts/ links to, and where the link is."""
+    if kind == "kernel":
+        return KERNEL_FILE[arch], f"kernels/{name}/{KERNEL_FILE[arch]}"
+    return ROOTFS_FILE, f"images/{name}.ext4"
+
+
+def given_kernel(spec: GivenKernel, digests: Digests) -> Recipe:
+    """A kernel that the user has already. Raises SpecError, InputChanged."""
+    sha256 = spec.sha256
+    if spec.path is not None:
+        try:
+            path = spec.path.resolve(strict=True)
+            sha256 = digests.of(os.fspath(path), path.stat())
+        except OSError as error:
+            raise SpecError([f"kernel: {spec.path} cannot be read: {error.strerror}"]) from error
+    return Recipe("kernel", spec.name, {"arch": spec.arch, "sha256": sha256})
+
+
 def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:
     return Recipe(
         "kernel",
@@ -355,6 +380,9 @@ def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:
                 path.name: fingerprint.describe(path.resolve()) for path in spec.fragments
             },
             "order": [path.name for path in spec.fragments],
+            "patches": [
+                f"{path.name} {fingerprint.describe(path.resolve())}" for path in spec.patches
+            ],
         },
         (toolchain,),
     )

@@ -117,8 +117,8 @@ def _row(recipe: Recipe, plan: Plan, store: Store, artifacts: Path, history: His
         if found:
             return Row(recipe, "stored", ())
         return Row(recipe, "to build", tuple(why(recipe, plan, history) or [_NEVER]))
-    file, place = PRODUCTS[recipe.kind]
-    at = artifacts / place.format(name=recipe.name)
+    file, place = recipe.product
+    at = artifacts / place
     if found and links_to(at, found, file):
         return Row(recipe, "linked", ())
     linked = _linked(at, recipe, history)

@@ -15,6 +15,7 @@ from fcbuild import kconfig, lock
 from fcbuild.errors import StoreError
 from fcbuild.fingerprint import Json
 from fcbuild.plan import EPOCH_ARG, TOOLCHAIN, Plan, Recipe
+from fcbuild.series import KernelSpec
 from fcbuild.store import Artifact, Store
 
 # What kernel objects hold to explain the next: the fragments' texts, by name.
@@ -80,6 +81,8 @@ def _differences(recipe: Recipe, old: Artifact, plan: Plan, history: History) ->
         elif key == "order":
             if sorted(before or ()) == sorted(after or ()):
                 yield f"kernel fragments: in the order {', '.join(after or ())}"
+        elif key == "patches":
+            yield from _patches(before or [], after or [])
         elif key == "lock":
             yield from _lock(before, after)
         elif key == "packages":
@@ -144,7 +147,8 @@ def _files(directory: str, before: Inputs, after: Inputs) -> Iterator[str]:
 def _fragments(
     plan: Plan, kernel: str, old: Artifact, before: Inputs, after: Inputs
 ) -> Iterator[str]:
-    texts = {path.name: path for path in plan.specs.kernels[kernel].fragments}
+    spec = plan.specs.kernels[kernel]
+    texts = {p.name: p for p in spec.fragments} if isinstance(spec, KernelSpec) else {}
     kept = _json(old, FRAGMENTS)
     for name in sorted(before.keys() | after.keys()):
         called = f"kernel fragment {name}"
@@ -165,6 +169,16 @@ def _fragments(
             on = {name: value for name, value in now.items() if value != "n" or name in was}
             lines = kconfig.changes(was, on)
             yield from [f"{called}: {line}" for line in lines if config] or [f"{called} changed"]
+
+
+def _patches(before: list[str], after: list[str]) -> Iterator[str]:
+    was, now = (dict(line.split(" ", 1) for line in lines) for lines in (before, after))
+    for name in dict.fromkeys((*was, *now)):
+        if was.get(name) != now.get(name):
+            word = "changed" if name in was and name in now else "added" if name in now else "gone"
+            yield f"kernel patch {name} {word}"
+    if was == now:
+        yield f"kernel patches: in the order {', '.join(now)}"
 
 
 def _lock(before: Any, after: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Read images/*/image.toml and kernels/*/kernel.toml into frozen dataclasses.
+"""Read images/*/image.toml into frozen dataclasses, and kernels/ with them.
 
 The loader is strict: an unknown key, a wrong type or a bad value is a problem that names file, key
 and what was expected, and all problems of all files are reported together in one SpecError.
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fcbuild import lock, network, tables
+from fcbuild import lock, network, series, tables
 from fcbuild.errors import SpecError, did_you_mean
 from fcbuild.lock import Lock
 from fcbuild.network import NetworkSpec
+from fcbuild.series import Kernel, KernelSpec
 from fcbuild.tables import MIB, Table
 
 # A name becomes a doit task, a directory, a host name and, the strictest of them, part of an image
@@ -25,11 +26,12 @@ from fcbuild.tables import MIB, Table
 NAME = re.compile(r"(?=.{1,63}\Z)[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[^/\0]+)+")  # absolute, with nothing to be resolved
-SHA256 = r"[0-9a-f]{64}"
 
 
 # machine-config in Firecracker's API description (v1.12.1): vcpu_count is 1-32.
 MAX_VCPUS = 32
+
+DEFAULT_KERNEL = "6.12"
 
 # Room for a file system's own structures and something besides.
 MIN_OVERLAY = 16 * MIB
@@ -88,7 +90,8 @@ class Bootstrap(NamedTuple):
 class ImageSpec:
     """One directory of images/. It has a Dockerfile, or is bootstrapped from packages.
 
-    init: the image's own init, which takes over from PID 1; None to run ENTRYPOINT and CMD.
+    kernel: the name of one of Specs.kernels. init: the image's own init, which takes over from
+    PID 1; None to run ENTRYPOINT and CMD.
     size: bytes of the root filesystem, None for content + free. free: bytes left for the guest.
     readonly, overlay: how the root is mounted, at most one of them. overlay_size: bytes of the
     drive that takes what the guest writes, None for RAM. writable: directories to be writable on a
@@ -102,6 +105,7 @@ class ImageSpec:
     name: str
     directory: Path
     description: str
+    arch: str
     kernel: str
     bootstrap: Bootstrap | None
     build_args: Mapping[str, str]
@@ -124,49 +128,31 @@ class ImageSpec:
     checks: tuple[Check, ...]
 
 
-class KernelSource(NamedTuple):
-    """Where a kernel's source may come from: a distribution's package or a URL; one of the two.
-
-    sha256: of the downloaded file (the .deb, or the tarball).
-    """
-
-    version: str
-    sha256: str
-    debian: str | None = None
-    url: str | None = None
-
-    def __str__(self) -> str:
-        return f"package {self.debian} {self.version}" if self.debian else str(self.url)
-
-
-class KernelSpec(NamedTuple):
-    """One directory of kernels/. `fragments` are the Kconfig files to apply, in order."""
-
-    name: str
-    directory: Path
-    description: str
-    arch: str
-    fragments: tuple[Path, ...]
-    sources: tuple[KernelSource, ...]
-
-
 class Specs(NamedTuple):
     """Everything that images/ and kernels/ say."""
 
     images: Mapping[str, ImageSpec]
-    kernels: Mapping[str, KernelSpec]
+    kernels: Mapping[str, Kernel]
     lock: Lock
+
+    @property
+    def series_names(self) -> list[str]:
+        """The directories of kernels/, sorted."""
+        return sorted({k.series for k in self.kernels.values() if isinstance(k, KernelSpec)})
+
+    def series(self, names: Collection[str]) -> list[KernelSpec]:
+        """Return a kernel of each of these series."""
+        found = {k.series: k for k in self.kernels.values() if isinstance(k, KernelSpec)}
+        return [found[name] for name in names]
 
 
 def load(root: Path) -> Specs:
     """Read all specs below root. Raises SpecError with every problem found."""
     problems: list[str] = []
-    kernels = {
-        name: _kernel(name, table, root, problems)
-        for name, table in _tables(root / "kernels", "kernel.toml", problems)
-    }
+    found = _tables(root / "kernels", "kernel.toml", problems)
+    kernels = {kernel.name: kernel for kernel in series.load(root / "kernels", found, problems)}
     images = {
-        name: _image(name, table, root, problems)
+        name: _image(name, table, root, kernels, problems)
         for name, table in _tables(root / "images", "image.toml", problems)
     }
     for image in images.values():
@@ -230,7 +216,10 @@ def _names(directory: Path) -> list[str]:
         return []
 
 
-def _image(name: str, table: Table, root: Path, problems: list[str]) -> ImageSpec:
+def _image(
+    name: str, table: Table, root: Path, kernels: dict[str, Kernel], problems: list[str]
+) -> ImageSpec:
+    """kernels: gets the kernel that the image brings, if it does."""
     directory = root / "images" / name
     rootfs, machine, build = table.table("rootfs"), table.table("machine"), table.table("build")
     boot = table.table("boot")
@@ -250,12 +239,20 @@ def _image(name: str, table: Table, root: Path, problems: list[str]) -> ImageSpe
     if ready and init is None:
         boot.problem("ready", "an image with an init of its own (init = PATH)", ready)
     deadline, expect_exit = boot.time("deadline", -1), boot.integer("expect_exit", -1, 0, 255)
+    arch = table.string("arch", series.X86_64, "|".join(series.ARCHITECTURES))
+    if isinstance(table.values.get("kernel"), dict):
+        given = series.given(table.table("kernel"), image=name, directory=directory, arch=arch)
+        kernels[given.name] = given
+        kernel = given.name
+    else:
+        kernel = series.for_arch(table.string("kernel", DEFAULT_KERNEL), arch)
     default_hostname = re.sub(r"[^A-Za-z0-9-]", "-", name)
     spec = ImageSpec(
         name=name,
         directory=directory,
         description=table.string("description"),
-        kernel=table.string("kernel", "6.12"),
+        arch=arch,
+        kernel=kernel,
         bootstrap=base,
         build_args=build.string_map("args"),
         build_target=build.string("target") or None,
@@ -367,48 +364,3 @@ def _check(table: Table) -> Check | None:
     )
     http.finish()
     return check
-
-
-def _kernel(name: str, table: Table, root: Path, problems: list[str]) -> KernelSpec:
-    table.require("fragments")
-    table.require("source")
-    fragments = []
-    known = [
-        name.removesuffix(".config")
-        for name in _names(root / "kernels" / "fragments")
-        if name.endswith(".config")
-    ]
-    for fragment in table.strings("fragments"):
-        if fragment not in known:
-            near = did_you_mean(fragment, known) or f"; known: {', '.join(known)}"
-            problems.append(
-                f"{table.where}: fragments: no kernels/fragments/{fragment}.config{near}"
-            )
-        fragments.append(root / "kernels" / "fragments" / f"{fragment}.config")
-    spec = KernelSpec(
-        name=name,
-        directory=root / "kernels" / name,
-        description=table.string("description"),
-        arch=table.string("arch", "x86_64", "x86_64"),
-        fragments=tuple(fragments),
-        sources=tuple(map(_source, table.tables("source"))),
-    )
-    table.finish()
-    return spec
-
-
-def _source(table: Table) -> KernelSource:
-    for key in ("version", "sha256"):
-        table.require(key)
-    source = KernelSource(
-        version=table.string("version", pattern=r"[0-9][A-Za-z0-9.+:~-]*"),
-        sha256=table.string("sha256", "0" * 64, SHA256),
-        debian=table.string("debian", pattern=r"linux-source-[0-9.]+") or None,
-        url=table.string("url", pattern=r"https://[!-~]+") or None,
-    )
-    if (source.debian is None) == (source.url is None):
-        table.problems.append(
-            f"{table.where}: {table.prefix[:-1]}: expected either debian = PACKAGE or url = URL"
-        )
-    table.finish()
-    return source

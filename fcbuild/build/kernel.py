@@ -1,32 +1,39 @@
-"""Guest kernels: a pinned source, allnoconfig, commented fragments, an uncompressed vmlinux.
+"""Guest kernels: a pinned source, allnoconfig, commented fragments, one uncompressed kernel file.
 
 Kconfig drops an option silently when its dependencies are not met, so every line of every fragment
 is compared with the final .config, and a dropped line fails the build before anything compiles.
+
+    archive --unpack, patch--> source tree --configure--> config --compile--> vmlinux or Image
+    (downloads/)               (kept, see source_tree)    (checked)          (debug info split off)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import cast
+from typing import IO, NamedTuple, cast
 
 from fcbuild import fetch, fingerprint, kconfig, progress
+from fcbuild.build import depends
 from fcbuild.build.engine import Engine
+from fcbuild.build.source_tree import tree
 from fcbuild.context import EPOCH
-from fcbuild.errors import BuildError, InputChanged
+from fcbuild.errors import BuildError, CommandFailed, InputChanged
 from fcbuild.fetch import Source
 from fcbuild.plan import Recipe
 from fcbuild.reasons import FRAGMENTS
-from fcbuild.spec import KernelSource, KernelSpec
+from fcbuild.series import KERNEL_FILE, KernelSource, KernelSpec
 from fcbuild.store import Stage
 
-VMLINUX = "vmlinux"
+CONFIG = "config"
+ABOUT = "kernel.json"  # what the kernel was made from, for machines
+
 FETCH_TIMEOUT_S = 900.0
 BUILD_TIMEOUT_S = 3 * 3600.0
-
-_ELF = b"\x7fELF\x02\x01\x01"  # 64 bit, little endian, version 1: elf(5)
-_X86_64 = b"\x3e\x00"  # e_machine, at offset 18
+_CCACHE_SIZE = "2G"
 
 # Nothing of the machine that builds gets into the kernel: linux/Documentation/kbuild/
 # reproducible-builds.rst.
@@ -37,77 +44,144 @@ _REPRODUCIBLE = {
     "KBUILD_BUILD_VERSION": "1",
     "SOURCE_DATE_EPOCH": str(EPOCH),
 }
+_CCACHE = {
+    "CCACHE_DIR": "/ccache",
+    "CCACHE_MAXSIZE": _CCACHE_SIZE,
+    # The image's files all have the same time, so a compiler is known by its bytes.
+    "CCACHE_COMPILERCHECK": "content",
+}
 
 
-def build(
-    recipe: Recipe,
-    spec: KernelSpec,
-    engine: Engine,
-    toolchain: str,
-    downloads: Path,
-    stage: Stage,
-    jobs: int,
-) -> None:
-    """Make vmlinux, config and System.map, with so many compilers at a time.
+class _Target(NamedTuple):
+    """How kbuild names an architecture. source: its directory of arch/; image: what make makes,
+    and where; tools: the prefix of the compiler's programs."""
 
-    Raises SourceError, BuildError, CommandFailed.
+    arch: str
+    source: str
+    goal: str
+    image: str
+    tools: str = ""
+
+
+_TARGETS = {
+    "x86_64": _Target("x86_64", "x86", "vmlinux", "vmlinux"),
+    "aarch64": _Target("arm64", "arm64", "Image", "arch/arm64/boot/Image", "aarch64-linux-gnu-"),
+}
+
+# Magic numbers at the places where boot loaders look: elf(5), for 64 bits, little endian, x86-64;
+# linux/Documentation/arch/arm64/booting.rst.
+_MAGIC = {
+    "x86_64": ((0, b"\x7fELF\x02\x01\x01"), (18, b"\x3e\x00")),
+    "aarch64": ((56, b"ARM\x64"),),
+}
+
+
+class Workshop(NamedTuple):
+    """What a kernel is built with. toolchain: its image's tag; downloads: fetched files by sha256;
+    cache: for source trees and what compilers made; jobs: how many compilers at a time."""
+
+    engine: Engine
+    toolchain: str
+    downloads: Path
+    cache: Path
+    jobs: int
+
+
+def build(recipe: Recipe, spec: KernelSpec, workshop: Workshop, stage: Stage) -> None:
+    """Make the kernel file, config, System.map, kernel.json and, where the config asks for debug
+    info, that in a file of its own.
+
+    Raises SpecError, SourceError, BuildError, CommandFailed, InputChanged.
     """
-    archive, source = _source(spec, engine, toolchain, downloads, stage)
-    tree = stage.scratch / "src"
-    tree.mkdir()
+    fragments = {path.name: _fragment(path, recipe) for path in spec.fragments}
+    wanted = kconfig.settings(fragments)
+    stage.file(FRAGMENTS).write_bytes(fingerprint.canonical(fragments))
+    archive, source = fetch.obtain(
+        f"the source of kernel {spec.series}",
+        [_source(source, workshop, stage) for source in spec.sources],
+        workshop.downloads,
+    )
 
-    def inside(script: str, what: str, timeout_s: float) -> None:
-        engine.run(
-            toolchain,
-            ["bash", "-euo", "pipefail", "-c", script],
-            what=what,
-            mounts={archive: "/archive:ro", tree: "/src:rw", stage.directory: "/out:rw"},
-            log=stage.log,
-            log_path=stage.log_path,
-            timeout_s=timeout_s,
-            env={**_REPRODUCIBLE, "ARCH": spec.arch},
-        )
+    def unpack(to: Path) -> None:
+        with progress.step(f"{recipe}: unpacking {source.title}"):
+            _unpack(archive, source, spec, recipe, to, workshop, stage)
 
-    with progress.step(f"{recipe}: unpacking {source.title} and configuring"):
-        texts = {path.name: _fragment(path, recipe) for path in spec.fragments}
-        (tree / "fragments").write_text("\n".join(texts.values()), encoding="utf-8")
-        stage.file(FRAGMENTS).write_bytes(fingerprint.canonical(texts))
-        inside(_CONFIGURE, "configuring the kernel", FETCH_TIMEOUT_S)
-    config = stage.file("config").read_text(encoding="utf-8")
-    if lines := dropped(spec.fragments, config):
-        raise BuildError(
-            "\n".join(
-                [f"kernel {spec.name}: {len(lines)} lines did not get into the config:"]
-                + [f"  {line}" for line in lines]
-            ),
-            hint="an option that it depends on is off, or this series does not have it",
-        )
-    with progress.step(f"{recipe}: compiling (a few minutes on a few cores)"):
-        inside(_COMPILE.format(jobs=jobs), "compiling the kernel", BUILD_TIMEOUT_S)
-    check_vmlinux(stage.file(VMLINUX))
+    key = [source.sha256, *cast(list[str], recipe.inputs["patches"])]
+    with tree(workshop.cache, key, unpack, what=str(recipe)) as src:
+        kbuild = _Kbuild(src, spec, workshop, stage)
+        with progress.step(f"{recipe}: configuring"):
+            config = kbuild.configure("\n".join(fragments.values()))
+        _check_config(spec, wanted, config, src)
+        _check_compiler(spec, config)
+        with progress.step(f"{recipe}: compiling (a few minutes on a few cores)"):
+            kbuild.compile()
+        check(stage.file(KERNEL_FILE[spec.arch]), spec.arch)
+        release = kbuild.release()
+    about = _about(spec, source, release, config, stage)
+    stage.file(ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
     stage.facts["source"] = source.title
 
 
-def dropped(fragments: Sequence[Path], config: str) -> list[str]:
-    """Return every fragment line that the final config does not hold, with file and line number.
+def check(path: Path, arch: str) -> None:
+    """Raise BuildError unless the file is a kernel that can be booted: a name proves nothing."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if any(head[at : at + len(magic)] != magic for at, magic in _MAGIC[arch]):
+        raise BuildError(f"{path.name} is not a kernel for {arch}: it starts with {head[:4]!r}")
 
-    A later line for the same option overrides an earlier one, as it does for Kconfig.
-    """
-    final = dict(filter(None, map(kconfig.option, config.splitlines())))
-    wanted: dict[str, tuple[str, str]] = {}
-    lines = []
-    for path in fragments:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            where = f"{path.name}:{number}: {line.strip()}"
-            if option := kconfig.option(line.strip()):
-                wanted[option[0]] = (option[1], where)
-            elif line.strip() and not line.lstrip().startswith("#"):
-                lines.append(f"{where} (neither an option nor a comment)")
-    for name, (value, where) in wanted.items():
-        got = final.get(name, "n")
-        if got != value:
-            lines.append(f"{where} (the config has {name}={got})")
-    return lines
+
+class _Kbuild:
+    """The kernel's make, in a container, out of the tree: the source is only read."""
+
+    def __init__(self, src: Path, spec: KernelSpec, workshop: Workshop, stage: Stage) -> None:
+        self._target = _TARGETS[spec.arch]
+        self._workshop = workshop
+        self._stage = stage
+        self._objects = stage.scratch / "build"
+        self._objects.mkdir()
+        ccache = workshop.cache / "ccache"
+        ccache.mkdir(exist_ok=True)
+        self._mounts = {
+            src: "/src:ro",
+            self._objects: "/build:rw",
+            ccache: "/ccache:rw",
+            stage.directory: "/out:rw",
+        }
+
+    def configure(self, fragments: str) -> dict[str, str]:
+        """Return the final config."""
+        (self._objects / "fragments").write_text(fragments, encoding="utf-8")
+        self._run(_CONFIGURE, "configuring the kernel", FETCH_TIMEOUT_S)
+        return kconfig.options(self._stage.file(CONFIG).read_text(encoding="utf-8"))
+
+    def compile(self) -> None:
+        self._run(_COMPILE, "compiling the kernel", BUILD_TIMEOUT_S)
+
+    def release(self) -> str:
+        """Return what uname -r will say."""
+        return (self._objects / "include/config/kernel.release").read_text().strip()
+
+    def _run(self, script: str, what: str, timeout_s: float) -> None:
+        target = self._target
+        self._workshop.engine.run(
+            self._workshop.toolchain,
+            ["bash", "-euo", "pipefail", "-c", script],
+            what=what,
+            mounts=self._mounts,
+            log=self._stage.log,
+            log_path=self._stage.log_path,
+            timeout_s=timeout_s,
+            env={
+                **_REPRODUCIBLE,
+                **_CCACHE,
+                "ARCH": target.arch,
+                "CROSS_COMPILE": target.tools,
+                "GOAL": target.goal,
+                "IMAGE": target.image,
+                "PRODUCT": Path(target.image).name,
+                "JOBS": str(self._workshop.jobs),
+            },
+        )
 
 
 def _fragment(path: Path, recipe: Recipe) -> str:
@@ -119,72 +193,188 @@ def _fragment(path: Path, recipe: Recipe) -> str:
     return text.decode("utf-8")
 
 
-def check_vmlinux(path: Path) -> None:
-    """Raise BuildError unless the file is an x86-64 ELF: the name of a file proves nothing."""
-    with path.open("rb") as file:
-        head = file.read(20)
-    if not head.startswith(_ELF) or head[18:20] != _X86_64:
-        raise BuildError(f"{path.name} is not an x86-64 ELF file: it starts with {head[:4]!r}")
+def _check_config(
+    spec: KernelSpec,
+    wanted: Mapping[str, kconfig.Setting],
+    config: Mapping[str, str],
+    src: Path,
+) -> None:
+    """Raise BuildError with every line that did not get into the config, and why."""
+    names = kconfig.dropped(wanted, config)
+    if not names:
+        return
+    known = depends.read(src, _TARGETS[spec.arch].source)
+    lines = [
+        f"  {wanted[name]} (the config has {name}={config.get(name, 'n')}): "
+        f"{known.explain(name, wanted[name].value, config)}"
+        for name in names
+    ]
+    count = "1 line" if len(lines) == 1 else f"{len(lines)} lines"
+    raise BuildError(
+        "\n".join([f"kernel {spec.name}: {count} did not get into the config:", *lines]),
+        hint="set what it depends on in a fragment of this kernel too, or leave it out",
+    )
 
 
-def _source(
-    spec: KernelSpec, engine: Engine, toolchain: str, downloads: Path, stage: Stage
-) -> tuple[Path, Source]:
-    def from_package(source: KernelSource, to: Path) -> None:
-        # apt in the toolchain image: it trusts the archive's signed index and nothing else.
-        engine.run(
-            toolchain,
-            ["sh", "-euc", _DOWNLOAD, "sh", f"{source.debian}={source.version}"],
-            what=f"downloading {source}",
-            mounts={to.parent: "/out:rw"},
+def _check_compiler(spec: KernelSpec, config: Mapping[str, str]) -> None:
+    """Raise BuildError for a compiler that the series is not known to build with. One that is older
+    than the source allows is refused by Kconfig itself."""
+    version = int(config.get("GCC_VERSION", "0"))  # 140200 is 14.2.0: linux/scripts/cc-version.sh
+    oldest, newest = spec.gcc
+    major = version // 10000
+    if version and not oldest <= major <= newest:
+        raise BuildError(
+            f"kernel {spec.name}: the toolchain's gcc is {major}, "
+            f"but series {spec.series} builds with gcc {oldest} to {newest}",
+            hint=f"gcc in kernels/{spec.series}/kernel.toml says so; change it where that is old",
+        )
+
+
+def _unpack(
+    archive: Path,
+    source: Source,
+    spec: KernelSpec,
+    recipe: Recipe,
+    to: Path,
+    workshop: Workshop,
+    stage: Stage,
+) -> None:
+    """Unpack a source and apply the patches to it. Raises CommandFailed, InputChanged."""
+
+    def inside(script: str, what: str, mounts: Mapping[Path, str]) -> None:
+        workshop.engine.run(
+            workshop.toolchain,
+            ["bash", "-euo", "pipefail", "-c", script],
+            what=what,
+            mounts={**mounts, to: "/src:rw"},
             log=stage.log,
             log_path=stage.log_path,
             timeout_s=FETCH_TIMEOUT_S,
-            network=True,
         )
 
-    def way(source: KernelSource) -> Source:
-        def get(to: Path) -> None:
-            if source.url:
-                fetch.download(source.url, to)
-            else:
-                from_package(source, to)
+    inside(_UNPACK, f"unpacking {source.title}", {archive: "/archive:ro"})
+    described = cast(list[str], recipe.inputs["patches"])
+    for path, one in zip(spec.patches, described, strict=True):
+        content = path.read_bytes()
+        if not one.endswith(sha256(content).hexdigest()):
+            raise InputChanged(str(path))
+        copy = stage.scratch / "patch"
+        copy.write_bytes(content)
+        try:
+            inside(_PATCH, f"applying {path.name}", {copy: "/patch:ro"})
+        except CommandFailed as error:
+            error.message = (
+                f"kernels/{spec.series}/{path.name} does not apply to {source.title}: "
+                f"{error.message}"
+            )
+            raise
 
-        return Source(title=str(source), sha256=source.sha256, fetch=get)
 
-    sources = [way(source) for source in spec.sources]
-    return fetch.obtain(f"the source of kernel {spec.name}", sources, downloads)
+def _source(source: KernelSource, workshop: Workshop, stage: Stage) -> Source:
+    def get(to: Path) -> None:
+        if source.url:
+            fetch.download(source.url, to)
+            return
+        asked = f"{source.debian}={source.version}"
+        log, log_path = stage.log, stage.log_path
+        download(asked, source.suite, to.parent, workshop, log=log, log_path=log_path)
+
+    return Source(title=str(source), sha256=source.sha256, fetch=get)
 
 
-# In a container of the toolchain image; $1 is PACKAGE=VERSION.
+def download(
+    package: str, suite: str | None, to: Path, workshop: Workshop, *, log: IO[bytes], log_path: Path
+) -> None:
+    """Write a source package, PACKAGE=VERSION or PACKAGE for the newest, to `to`/file and its
+    version to `to`/version. suite: the release that has it, None for the toolchain's.
+
+    apt in the toolchain image trusts the archive's signed index and nothing else.
+    Raises CommandFailed.
+    """
+    workshop.engine.run(
+        workshop.toolchain,
+        ["sh", "-euc", _DOWNLOAD, "sh", package, suite or ""],
+        what=f"downloading {package}",
+        mounts={to: "/out:rw"},
+        log=log,
+        log_path=log_path,
+        timeout_s=FETCH_TIMEOUT_S,
+        network=True,
+    )
+
+
+def _about(
+    spec: KernelSpec, source: Source, release: str, config: Mapping[str, str], stage: Stage
+) -> dict[str, object]:
+    text = stage.file(CONFIG).read_bytes()
+    return {
+        "kernel": spec.name,
+        "arch": spec.arch,
+        "release": release,
+        "source": {"title": source.title, "sha256": source.sha256},
+        "patches": [path.name for path in spec.patches],
+        "fragments": [path.name for path in spec.fragments],
+        "compiler": config.get("CC_VERSION_TEXT", "").strip('"'),
+        "assembler": _version(config.get("AS_VERSION", "")),
+        "linker": _version(config.get("LD_VERSION", "")),
+        "config_sha256": sha256(text).hexdigest(),
+        "options": {name: value for name, value in config.items() if value != "n"},
+    }
+
+
+def _version(number: str) -> str:
+    """Return binutils' version from how Kconfig writes it: 24400 is 2.44."""
+    match = re.fullmatch(r"(\d)(\d\d)\d\d", number)
+    return f"binutils {match[1]}.{int(match[2])}" if match else number
+
+
+# In a container of the toolchain image. $1 is PACKAGE=VERSION, or PACKAGE for the newest; $2 the
+# release that has it, where it is another than the toolchain's: the same archives have that too.
 _DOWNLOAD = """
 cd /tmp
+if [ -n "$2" ]; then
+    sed -E "s/^(deb [^ ]+) [a-z]+(-[a-z]+)? /\\\\1 $2\\\\2 /" /etc/apt/sources.list > list
+    cp list /etc/apt/sources.list
+fi
 apt-get -qq update
 apt-get -qq download "$1"
 cat ./*.deb > /out/file
+dpkg-deb --field ./*.deb Version > /out/version
 """
 
-# A source package holds the tarball; both kinds of source end as a tree in /src/linux. With
-# pipes, a failure of any part has to count: dash has no pipefail, so bash runs it.
-_CONFIGURE = """
-mkdir /src/linux
-cd /src/linux
+# A source package holds the tarball; both kinds of source end as a tree in /src. With pipes, a
+# failure of any part has to count: dash has no pipefail, so bash runs it.
+_UNPACK = """
+cd /src
 if head -c 8 /archive | grep -q '^!<arch>'; then
     dpkg-deb --fsys-tarfile /archive | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' \
         | xz -d | tar -x --strip-components=1
 else
     xz -d < /archive | tar -x --strip-components=1
 fi
-make allnoconfig
-cat ../fragments >> .config
-make olddefconfig
+"""
+
+_PATCH = "patch -d /src -p1 --forward --batch --fuzz=0 --no-backup-if-mismatch < /patch"
+
+_CONFIGURE = """
+cd /build
+make -C /src O=/build allnoconfig
+cat fragments >> .config
+make -C /src O=/build olddefconfig
 cp .config /out/config
 """
 
 _COMPILE = """
-cd /src/linux
-make -j{jobs} vmlinux
+cd /build
+make -C /src O=/build -j"$JOBS" CC="ccache ${CROSS_COMPILE}gcc" HOSTCC="ccache gcc" "$GOAL"
 cp System.map /out/System.map
-strip --strip-all -o /out/vmlinux vmlinux
+if grep -q '^CONFIG_DEBUG_INFO=y' .config; then
+    "${CROSS_COMPILE}objcopy" --only-keep-debug vmlinux /out/vmlinux.debug
+fi
+if [ "$GOAL" = vmlinux ]; then
+    "${CROSS_COMPILE}strip" --strip-all -o /out/vmlinux vmlinux
+else
+    cp "$IMAGE" /out/"$PRODUCT"
+fi
 chmod 644 /out/*
 """

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import IO, cast
 
 from fcbuild import context, progress, reasons
-from fcbuild.build import base, kernel, program, rootfs
+from fcbuild.build import base, given, kernel, program, rootfs
 from fcbuild.build.engine import Engine, no_registry
 from fcbuild.errors import InputChanged, SpecError
 from fcbuild.plan import Plan, Recipe
 from fcbuild.reasons import History
+from fcbuild.series import GivenKernel
 from fcbuild.store import Artifact, Stage, State, Store
 
 _REASONS = 3  # that are said aloud; plan shows all
@@ -47,6 +48,16 @@ class Pipeline:
     def downloads(self) -> Path:
         """Where fetched files are kept, under their sha256."""
         return self.store.root / "downloads"
+
+    def workshop(self) -> kernel.Workshop:
+        """Have what kernels are built with. The cache is beside the store: it is no part of it."""
+        return kernel.Workshop(
+            engine=self.engine,
+            toolchain=self.toolchain(),
+            downloads=self.downloads,
+            cache=self.store.root.with_name(f"{self.store.root.name}-cache"),
+            jobs=self.jobs,
+        )
 
     def toolchain(self) -> str:
         """Have the toolchain image in the engine; return its tag."""
@@ -92,8 +103,10 @@ class Pipeline:
         recipe = self.plan.kernel(name)
 
         def build(stage: Stage) -> None:
-            toolchain = self.toolchain()
-            kernel.build(recipe, spec, self.engine, toolchain, self.downloads, stage, self.jobs)
+            if isinstance(spec, GivenKernel):
+                given.build(recipe, spec, self.downloads, stage)
+            else:
+                kernel.build(recipe, spec, self.workshop(), stage)
 
         return self._obtain(recipe, build)
 

@@ -167,7 +167,7 @@ class Store:
 
     def log_path(self, recipe: Recipe) -> Path:
         """Where the log of the last build under this name is; a whole object has its own copy."""
-        return self.root / "logs" / f"{recipe.kind}-{recipe.name}.log"
+        return self.root / "logs" / f"{recipe.kind}-{recipe.name.replace('/', '-')}.log"
 
     @contextlib.contextmanager
     def log(self, recipe: Recipe) -> Iterator[IO[bytes]]:

@@ -27,5 +27,5 @@ def links_to(at: Path, artifact: Artifact, name: str) -> bool:
 
 def links_of(artifacts: Path) -> list[Path]:
     """Return the links that a checkout's artifacts/ has."""
-    found = [*(artifacts / "images").glob("*.ext4"), *(artifacts / "kernels").glob("*/vmlinux")]
+    found = [*(artifacts / "images").glob("*.ext4"), *(artifacts / "kernels").rglob("*")]
     return sorted(path for path in found if path.is_symlink())

@@ -7,7 +7,17 @@ and options; action: the seam to doit.
 from __future__ import annotations
 
 from fcbuild.tasks.action import interruptible
-from fcbuild.tasks.command_line import ALL, CHECK, DRY_RUN, JSON, MATRIX
+from fcbuild.tasks.command_line import ALL, CHECK, DRY_RUN, JSON, MATRIX, NO_KERNEL
 from fcbuild.tasks.project import Project, lint
 
-__all__ = ["ALL", "CHECK", "DRY_RUN", "JSON", "MATRIX", "Project", "interruptible", "lint"]
+__all__ = [
+    "ALL",
+    "CHECK",
+    "DRY_RUN",
+    "JSON",
+    "MATRIX",
+    "NO_KERNEL",
+    "Project",
+    "interruptible",
+    "lint",
+]

@@ -18,13 +18,12 @@ VARIABLES = {
     "a": "an image, or the beginning of a root filesystem's fingerprint, to compare",
     "b": "the same, to compare it with",
     "reader": "guestfs or debugfs: what reads a root filesystem",
-    "kernel": "yes or no: whether reproduce builds the image's kernel too",
+    "kernel": "for lock: which series of kernels/, names and globs, separated by commas",
     "age": "for gc: how long to keep what was not used, 30d when left out; 12h, 0",
     "size": "for gc: how large the store may be, 20GiB when left out",
 }
 KVM_CHOICES = ("native", "emulated")
 READERS = ("guestfs", "debugfs")
-YES_NO = ("yes", "no")
 
 
 def _flag(name: str, text: str) -> dict[str, Any]:
@@ -39,6 +38,7 @@ CHECK = _flag("check", "only show what moved; fail when something did")
 MATRIX = _flag("matrix", "what is missing, for the matrix of a CI job")
 DRY_RUN = _flag("dry_run", "only show what would be done")
 ALL = _flag("all", "every line")
+NO_KERNEL = _flag("no_kernel", "leave the kernels out")
 
 
 def check_variables(argv: list[str]) -> None:

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,10 @@ def lock(project: Project, check: bool) -> None:  # noqa: FBT001 (doit's way to 
     """Ask what tags and packages are now; show what moved and, but for `check`, lock it."""
     from fcbuild.build import resolve
 
+    if project.series is not None:
+        lock_kernels(project, project.series, check=check)
+        if not project.named:
+            return
     with tempfile.TemporaryDirectory(prefix="lock-", dir=project.artifacts) as scratch:
         answer = resolve.ask(
             project.plan,
@@ -86,6 +91,28 @@ def lock(project: Project, check: bool) -> None:  # noqa: FBT001 (doit's way to 
         )
     if moved and check:
         raise FcBuildError("the lock is not what it would be now", hint="doit lock moves it")
+
+
+def lock_kernels(project: Project, series: Sequence[str], *, check: bool) -> None:
+    """Ask archives what sources of kernels they have now; show what moved and pin it."""
+    from fcbuild.build import pins
+
+    workshop, moved = project.pipeline.workshop(), False
+    for kernel in project.plan.specs.series(series):
+        with tempfile.TemporaryDirectory(prefix="lock-", dir=project.artifacts) as scratch:
+            old = pins.package(kernel)
+            new = pins.newest(kernel, project.store, workshop, Path(scratch))
+        if new == old:
+            print(f"kernels/{kernel.series}: {old} is the newest")
+            continue
+        moved = True
+        again = " (with other bytes)" if new.version == old.version else ""
+        print(f"kernels/{kernel.series}: {old.debian} {old.version} -> {new.version}{again}")
+        if not check:
+            change = partial(pins.moved, old=old, new=new)
+            pins.write(kernel.directory / "kernel.toml", change)
+    if moved and check:
+        raise FcBuildError("a pin is not what it would be now", hint="doit lock kernel= moves it")
 
 
 def prepare_tests(project: Project) -> None:
@@ -163,7 +190,12 @@ def diff(project: Project, everything: bool, as_json: bool) -> None:  # noqa: FB
         difference.show(a, b, found, everything=everything, as_json=as_json, out=sys.stdout)
 
 
-def reproduce(project: Project, everything: bool, as_json: bool) -> None:  # noqa: FBT001
+def reproduce(
+    project: Project,
+    kernels: bool,  # noqa: FBT001
+    everything: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+) -> None:
     """Build again what is built, and show how the bytes differ. Raises FcBuildError if so."""
     from fcbuild.reproduce import builds, verdict
     from fcbuild.vmm import kvm
@@ -174,7 +206,7 @@ def reproduce(project: Project, everything: bool, as_json: bool) -> None:  # noq
         project.pipeline,
         project.root,
         project.to_boot,
-        kernels=project.with_kernel,
+        kernels=kernels,
         at=project.artifacts,
         opened=lambda artifacts: opened(project, *artifacts, reader=reader),
     ):
@@ -223,8 +255,7 @@ def gc(project: Project, dry_run: bool, as_json: bool) -> None:  # noqa: FBT001
     from fcbuild.vmm import firecracker
 
     limits = gc.policy(get_var("age"), get_var("size"))
-    kernels = project.plan.specs.kernels.values()
-    pinned = {source.sha256 for kernel in kernels for source in kernel.sources}
+    pinned = {sha256 for kernel in project.plan.specs.kernels.values() for sha256 in kernel.pinned}
     report = gc.collect(
         project.store,
         project.plan,

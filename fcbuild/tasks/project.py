@@ -23,7 +23,7 @@ from doit import get_var
 from fcbuild import digests, lock, spec
 from fcbuild.digests import Digests
 from fcbuild.errors import SpecError
-from fcbuild.plan import KVM_HOST, PRODUCTS, Kind, Plan, Recipe
+from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
 from fcbuild.tasks import command_line, commands
 from fcbuild.tasks.action import act, asked, python
@@ -68,7 +68,9 @@ class Project:
         self.strict = lock.insisted(os.environ)
         self.kvm = command_line.choice_of("kvm", command_line.KVM_CHOICES)
         self.reader = command_line.choice_of("reader", command_line.READERS)
-        self.with_kernel = command_line.choice_of("kernel", command_line.YES_NO) != "no"
+        series = get_var("kernel")
+        known = self.plan.specs.series_names
+        self.series = series and spec.select(series, known, what="kernel series")
         self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
@@ -142,6 +144,7 @@ class Project:
                 partial(self.make_kernel, name),
                 setup=["_toolchain"],
                 doc=kernel.description,
+                arch=kernel.arch,
             )
 
     def rootfses(self) -> Iterator[Task]:
@@ -153,6 +156,7 @@ class Project:
                 partial(self.make_rootfs, name),
                 setup=["_toolchain", "_init", f"_image:{name}"],
                 doc=self.plan.specs.images[name].description,
+                arch=self.plan.specs.images[name].arch,
                 image=name,
             )
 
@@ -202,8 +206,8 @@ class Project:
         actions = [partial(act, commands.diff, self, everything, as_json)]
         return {"actions": actions, "uptodate": [False], **_OPEN}
 
-    def reproduce(self, *, everything: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.reproduce, self, everything, as_json)]
+    def reproduce(self, *, kernels: bool, everything: bool, as_json: bool) -> Task:
+        actions = [partial(act, commands.reproduce, self, kernels, everything, as_json)]
         return {"actions": actions, "uptodate": [False], **_OPEN}
 
     def gc(self, *, dry_run: bool, as_json: bool) -> Task:
@@ -230,11 +234,12 @@ class Project:
         *,
         setup: list[str],
         doc: str,
+        arch: str,
         image: str | None = None,
     ) -> Task:
         """A task whose product is one file of one object of the store, with a link to it."""
-        file, place = PRODUCTS[kind]
-        at = self.artifacts / place.format(name=name)
+        file, place = product(kind, name, arch)
+        at = self.artifacts / place
         # What the reporter says of a product that need not be made.
         meta: dict[str, str] = {}
 

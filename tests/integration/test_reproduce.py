@@ -228,7 +228,7 @@ def test_an_image_is_the_same_when_built_again_and_what_makes_it_differ_is_named
 ) -> None:
     checkout.image("settled", "", SETTLED)
     checkout.image("unsettled", "", UNSETTLED)
-    result = checkout.doit("reproduce", "image=settled,unsettled", "kernel=no")
+    result = checkout.doit("reproduce", "image=settled,unsettled", "--no-kernel")
     assert "Traceback" not in result.output
     assert result.status == 1, result.output
     told = [line for line in result.output.splitlines() if "sha256:" in line]

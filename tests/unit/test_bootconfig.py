@@ -52,6 +52,7 @@ SPEC = ImageSpec(
     name="web",
     directory=Path("images/web"),
     description="",
+    arch="x86_64",
     kernel="6.12",
     bootstrap=None,
     build_args={},

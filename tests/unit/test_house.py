@@ -29,7 +29,7 @@ ORDER = [
         "lock",
         "ext4",
     },
-    {"digests", "ignore", "kconfig"},
+    {"digests", "ignore", "kconfig", "series"},
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},

@@ -11,6 +11,7 @@ import pytest
 
 from fcbuild import preview, reasons, spec
 from fcbuild.plan import PRODUCTS, Plan, Recipe
+from fcbuild.series import KernelSpec
 from fcbuild.store import Stage, Store, link
 from tests.unit.test_plan import LOCK, edit, image, package
 
@@ -28,16 +29,16 @@ def keep(checkout: Path, store: Store) -> None:
     for recipe in [*plan.all(), *map(plan.container, plan.specs.images)]:
         keep_one(plan, recipe, store)
         if recipe.kind in PRODUCTS:
-            file, place = PRODUCTS[recipe.kind]
-            found = store.need(recipe)
-            link(found, file, checkout / "artifacts" / place.format(name=recipe.name))
+            file, place = recipe.product
+            link(store.need(recipe), file, checkout / "artifacts" / place)
 
 
 def keep_one(plan: Plan, recipe: Recipe, store: Store) -> None:
     def build(stage: Stage) -> None:
         stage.file("payload").write_text(str(recipe))
         if recipe.kind == "kernel":
-            fragments = plan.specs.kernels[recipe.name].fragments
+            kernel = plan.specs.kernels[recipe.name]
+            fragments = kernel.fragments if isinstance(kernel, KernelSpec) else ()
             texts = {path.name: path.read_text() for path in fragments}
             stage.file(reasons.FRAGMENTS).write_text(json.dumps(texts))
             stage.file("config").write_text("".join(texts.values()))

@@ -9,6 +9,7 @@ import pytest
 from fcbuild import spec
 from fcbuild.errors import SpecError
 from fcbuild.network import NetworkSpec
+from fcbuild.series import KernelSpec
 from fcbuild.spec import HttpCheck, LogCheck, TcpCheck
 from fcbuild.tables import GIB, MIB
 
@@ -145,6 +146,7 @@ def test_an_expected_status_is_kept_as_given(checkout: Path, given: str, kept: i
 
 def test_kernels_keep_the_order_of_fragments_and_sources(checkout: Path) -> None:
     kernel = spec.load(checkout).kernels["6.12"]
+    assert isinstance(kernel, KernelSpec)
     assert [path.name for path in kernel.fragments] == ["base.config", "net.config"]
     assert [str(source) for source in kernel.sources] == [
         "package linux-source-6.12 6.12.1-1",

@@ -1,0 +1,31 @@
+"""Kernels that the user has already: copied into the store once they are seen to be kernels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from fcbuild import fetch, progress
+from fcbuild.build import kernel
+from fcbuild.errors import InputChanged
+from fcbuild.fetch import Source
+from fcbuild.fingerprint import digest
+from fcbuild.plan import Recipe
+from fcbuild.series import KERNEL_FILE, GivenKernel
+from fcbuild.store import Stage
+
+
+def build(recipe: Recipe, spec: GivenKernel, downloads: Path, stage: Stage) -> None:
+    """Take the file. Raises SourceError, BuildError, InputChanged."""
+    sha256 = str(recipe.inputs["sha256"])
+    path = spec.path
+    if path is None:
+        url = str(spec.url)
+        source = Source(title=url, sha256=sha256, fetch=lambda to: fetch.download(url, to))
+        path, _ = fetch.obtain(spec.description, [source], downloads)
+    to = stage.file(KERNEL_FILE[spec.arch])
+    with progress.step(f"{recipe}: taking {spec.url or spec.path}"):
+        shutil.copyfile(path, to)
+        if digest(to) != sha256:
+            raise InputChanged(str(path))
+        kernel.check(to, spec.arch)
