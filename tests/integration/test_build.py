@@ -143,16 +143,6 @@ def test_a_kernel_source_with_other_bytes_is_refused(checkout: Workspace) -> Non
     assert not (STORE / "downloads" / f"{0:064x}").exists()
 
 
-def test_a_dropped_kernel_option_is_named(checkout: Workspace) -> None:
-    fragment = checkout.root / "kernels" / "fragments" / "net.config"
-    fragment.write_text(fragment.read_text() + "CONFIG_NO_SUCH_OPTION=y\n")
-    result = checkout.doit("kernel:6.12")
-    assert result.status == 1
-    number = len(fragment.read_text().splitlines())
-    assert f"net.config:{number}: CONFIG_NO_SUCH_OPTION=y" in result.output
-    assert "Traceback" not in result.output
-
-
 def test_an_interrupted_build_leaves_no_container_and_no_stage(
     checkout: Workspace, tmp_path: Path
 ) -> None:
