@@ -4,9 +4,11 @@
     kernels/6.12/kernel.toml    where a series' source comes from, and what it is built for
     kernels/fragments/*.config  Kconfig fragments
 
-NAME@SERIES.config and NAME@ARCH.config are what fragment NAME has besides in one series, or for one
-architecture; there may be nothing but those. A kernel is named SERIES/PROFILE@ARCH. `default` and x86_64 are left out: 6.12, 6.12/micro,
+A kernel is named SERIES/PROFILE@ARCH. `default` and x86_64 are left out: 6.12, 6.12/micro,
 6.12@aarch64. A kernel.toml with fragments of its own makes one kernel, of no profile.
+
+NAME@SERIES.config and NAME@ARCH.config are what fragment NAME has besides in one series, or for one
+architecture; there may be nothing but those.
 """
 
 from __future__ import annotations
