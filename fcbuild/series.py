@@ -6,6 +6,9 @@
 
 A kernel is named SERIES/PROFILE@ARCH. `default` and x86_64 are left out: 6.12, 6.12/micro,
 6.12@aarch64. A kernel.toml with fragments of its own makes one kernel, of no profile.
+
+NAME@SERIES.config and NAME@ARCH.config are what fragment NAME has besides in one series, or for one
+architecture; there may be nothing but those.
 """
 
 from __future__ import annotations
@@ -94,8 +97,8 @@ Kernel = KernelSpec | GivenKernel
 class _Profiles(NamedTuple):
     """architectures: the fragments of each. profiles: description and fragments of each."""
 
-    architectures: Mapping[str, tuple[Path, ...]]
-    profiles: Mapping[str, tuple[str, tuple[Path, ...]]]
+    architectures: Mapping[str, tuple[str, ...]]
+    profiles: Mapping[str, tuple[str, tuple[str, ...]]]
 
 
 def load(directory: Path, series: Iterable[tuple[str, Table]], problems: list[str]) -> list[Kernel]:
@@ -152,19 +155,28 @@ class _Fragments:
             files = sorted(os.listdir(directory))  # noqa: PTH208 (names are all that is asked for)
         except OSError:
             files = []
-        self._known = [f.removesuffix(".config") for f in files if f.endswith(".config")]
+        self._files = [f.removesuffix(".config") for f in files if f.endswith(".config")]
+        self._known = sorted({name.partition("@")[0] for name in self._files})
 
-    def read(self, table: Table, key: str) -> tuple[Path, ...]:
+    def read(self, table: Table, key: str) -> tuple[str, ...]:
         """Read a list of names of fragments."""
-        return tuple(self._path(table, key, name) for name in table.strings(key))
+        names = tuple(table.strings(key))
+        for name in names:
+            if name not in self._known:
+                near = did_you_mean(name, self._known) or f"; known: {', '.join(self._known)}"
+                table.problems.append(
+                    f"{table.where}: {table.prefix}{key}: no kernels/fragments/{name}.config{near}"
+                )
+        return names
 
-    def _path(self, table: Table, key: str, name: str) -> Path:
-        if name not in self._known:
-            near = did_you_mean(name, self._known) or f"; known: {', '.join(self._known)}"
-            table.problems.append(
-                f"{table.where}: {table.prefix}{key}: no kernels/fragments/{name}.config{near}"
-            )
-        return self._directory / f"{name}.config"
+    def paths(self, names: Iterable[str], series: str, arch: str) -> tuple[Path, ...]:
+        """Return the files of fragments, in one series and for one architecture."""
+        return tuple(
+            self._directory / f"{file}.config"
+            for name in names
+            for file in (name, f"{name}@{series}", f"{name}@{arch}")
+            if file in self._files
+        )
 
 
 def _profiles(path: Path, fragments: _Fragments, problems: list[str]) -> _Profiles:
@@ -197,16 +209,22 @@ def _kernels(
         directory=directory,
         description=table.string("description"),
         arch=X86_64,
-        fragments=fragments.read(table, "fragments"),
+        fragments=(),
         sources=tuple(map(_source, table.tables("source"))),
         patches=tuple(_patches(table, directory)),
         gcc=_compilers(table),
     )
     architectures = _architectures(table)
+    own = fragments.read(table, "fragments")
     table.finish()
     if "fragments" in table.values or not profiles.profiles:
         table.require("fragments")
-        yield from (base._replace(name=for_arch(series, arch), arch=arch) for arch in architectures)
+        for arch in architectures:
+            yield base._replace(
+                name=for_arch(series, arch),
+                arch=arch,
+                fragments=fragments.paths(own, series, arch),
+            )
         return
     for arch in architectures:
         for profile, (description, chosen) in profiles.profiles.items():
@@ -214,7 +232,7 @@ def _kernels(
                 name=called(series, profile, arch),
                 description=f"{base.description}: {description}",
                 arch=arch,
-                fragments=(*profiles.architectures[arch], *chosen),
+                fragments=fragments.paths((*profiles.architectures[arch], *chosen), series, arch),
             )
 
 
