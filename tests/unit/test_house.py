@@ -158,7 +158,9 @@ def listed() -> dict[str, str]:
 def test_list_shows_the_tasks_with_a_line_each(listed: dict[str, str]) -> None:
     assert listed.keys() >= PUBLIC
     for kind, parent in [("kernel", "kernels"), ("rootfs", "images")]:
-        names = {name.partition(":")[2] for name in listed if name.startswith(f"{kind}:")}
+        # kernel:SERIES/PROFILE@ARCH, rootfs:IMAGE
+        found = {name.partition(":")[2] for name in listed if name.startswith(f"{kind}:")}
+        names = {re.split("[/@]", name)[0] for name in found}
         assert names
         assert names <= {path.name for path in (ROOT / parent).iterdir()}
     assert not [name for name, text in listed.items() if not text or name.startswith("_")]

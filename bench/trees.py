@@ -1,0 +1,161 @@
+"""Kernels that the benchmark compiles itself: the pipeline's source and compiler, other configs.
+
+    <work>/src/            the source, unpacked once
+    <work>/trees/<name>/   what make made, kept: after a change of the config it makes only what the
+                           options that changed touch
+
+The compilers' cache is that of the pipeline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcbuild import kconfig, progress
+from fcbuild.build.kernel import Workshop
+from fcbuild.context import EPOCH
+from fcbuild.errors import SourceError
+from fcbuild.series import KernelSpec
+
+BUILD_S = 3 * 3600.0
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Built:
+    """vmlinux: stripped, as Firecracker boots it."""
+
+    vmlinux: Path
+    config: dict[str, str]
+
+
+def content(vmlinux: Path) -> int:
+    """Return the size of a file without its pages that hold one byte's value only (0, int3)."""
+    held = 0
+    with vmlinux.open("rb") as file:
+        while page := file.read(PAGE):
+            held += PAGE * (page.count(page[:1]) != len(page))
+    return held
+
+
+@dataclass(frozen=True)
+class Trees:
+    """spec: whose source it is. Every method raises CommandFailed with the end of make's output."""
+
+    workshop: Workshop
+    spec: KernelSpec
+    work: Path
+
+    def build(self, name: str, config: str, start: str | None = None) -> Built:
+        """Compile a whole config, or fragments: those are added to what make calls `start`
+        (allnoconfig)."""
+        tree = self.work / "trees" / name
+        tree.mkdir(parents=True, exist_ok=True)
+        (tree / "wanted").write_text(config, encoding="utf-8")
+        self._source()
+        with progress.step(f"compiling {name}"):
+            script = _COMPILE if start else f"rm -f /build/.config\n{_COMPILE}"
+            self._run(script, name, tree, START=start or "", JOBS=str(self.workshop.jobs))
+        text = (tree / ".config").read_text(encoding="utf-8")
+        return Built(tree / "vmlinux.stripped", kconfig.options(text))
+
+    def cloud_config(self) -> str:
+        """Return the config of the distribution's kernel for clouds, of the source's version.
+        Raises CommandFailed, SourceError where the source is not the distribution's."""
+        source = next((one for one in self.spec.sources if one.debian), None)
+        if source is None or source.debian is None:
+            raise SourceError("the kernel's source is not a distribution's")
+        place = self.work / "cloud"
+        place.mkdir(parents=True, exist_ok=True)
+        package = source.debian.replace("source", "config")
+        self._run(_CLOUD, package, place, network=True, PACKAGE=f"{package}={source.version}")
+        return (place / "config").read_text(encoding="utf-8")
+
+    def _source(self) -> None:
+        """Unpack the source that the pipeline has downloaded."""
+        src = self.work / "src"
+        if (src / "Makefile").exists():
+            return
+        src.mkdir(exist_ok=True)
+        kept = [self.workshop.downloads / source.sha256 for source in self.spec.sources]
+        archive = next((path for path in kept if path.exists()), None)
+        if archive is None:
+            raise SourceError("the source is not there", hint="doit kernel:6.12 fetches it")
+        with progress.step("unpacking the source"):
+            self._run(_UNPACK, "the source", src, archive)
+
+    def _run(
+        self,
+        script: str,
+        what: str,
+        build: Path,
+        archive: Path | None = None,
+        *,
+        network: bool = False,
+        **env: str,
+    ) -> None:
+        ccache = self.workshop.cache / "ccache"
+        ccache.mkdir(parents=True, exist_ok=True)
+        (self.work / "src").mkdir(exist_ok=True)
+        mounts = {build: "/build:rw", ccache: "/ccache:rw"}
+        if archive is not None:
+            mounts[archive] = "/archive:ro"
+        elif not network:
+            mounts[self.work / "src"] = "/src:ro"
+        log_path = self.work / "log"
+        with log_path.open("ab") as log:
+            self.workshop.engine.run(
+                self.workshop.toolchain,
+                ["bash", "-euo", "pipefail", "-c", script],
+                what=f"making {what}",
+                mounts=mounts,
+                log=log,
+                log_path=log_path,
+                timeout_s=BUILD_S,
+                network=network,
+                env={**_ENVIRONMENT, **env},
+            )
+
+
+# As the pipeline builds kernels: nothing of the machine gets in.
+_ENVIRONMENT = {
+    "ARCH": "x86_64",
+    "KBUILD_BUILD_TIMESTAMP": f"@{EPOCH}",
+    "KBUILD_BUILD_USER": "fcbuild",
+    "KBUILD_BUILD_HOST": "fcbuild",
+    "KBUILD_BUILD_VERSION": "1",
+    "CCACHE_DIR": "/ccache",
+    "CCACHE_MAXSIZE": "4G",
+    "CCACHE_COMPILERCHECK": "content",
+}
+
+# In a container of the toolchain image.
+_UNPACK = """
+cd /build
+if head -c 8 /archive | grep -q '^!<arch>'; then
+    dpkg-deb --fsys-tarfile /archive | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' \
+        | xz -d | tar -x --strip-components=1
+else
+    xz -d < /archive | tar -x --strip-components=1
+fi
+"""
+
+# make writes .config anew at each step, but compiles only what depends on an option that changed.
+_COMPILE = """
+cd /build
+if [ -n "$START" ]; then make -C /src O=/build "$START"; fi
+cat wanted >> .config
+make -C /src O=/build olddefconfig
+nice make -C /src O=/build -j"$JOBS" CC="ccache gcc" HOSTCC="ccache gcc" vmlinux
+strip --strip-all -o vmlinux.stripped vmlinux
+"""
+
+_CLOUD = """
+cd /tmp
+apt-get -qq update
+apt-get -qq download "$PACKAGE"
+dpkg-deb --fsys-tarfile ./*.deb | tar -xO --wildcards '*/config.amd64_none_cloud-amd64.xz' \
+    | xz -d > /build/config
+chmod 644 /build/config
+"""
