@@ -35,7 +35,7 @@ Kind = Literal["base", "container", "kernel", "init", "agent", "rootfs"]
 SCHEMA: Mapping[Kind, int] = {
     "base": 2,
     "container": 1,
-    "kernel": 2,
+    "kernel": 3,
     "init": 1,
     "agent": 1,
     "rootfs": 4,

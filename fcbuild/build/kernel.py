@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from fcbuild import fetch, fingerprint, kconfig, progress
-from fcbuild.build import depends
+from fcbuild.build import depends, elf
 from fcbuild.build.engine import Engine
 from fcbuild.build.source_tree import tree
 from fcbuild.context import EPOCH
@@ -53,13 +54,13 @@ _CCACHE = {
 
 
 class _Target(NamedTuple):
-    """How kbuild names an architecture. source: its directory of arch/; image: what make makes,
-    and where; tools: the prefix of the compiler's programs."""
+    """How kbuild names an architecture. source: its directory of arch/; goal: what is to be made;
+    made: where that is; tools: the prefix of the compiler's programs."""
 
     arch: str
     source: str
     goal: str
-    image: str
+    made: str
     tools: str = ""
 
 
@@ -115,8 +116,9 @@ def build(recipe: Recipe, spec: KernelSpec, workshop: Workshop, stage: Stage) ->
         _check_compiler(spec, config)
         with progress.step(f"{recipe}: compiling (a few minutes on a few cores)"):
             kbuild.compile()
-        check(stage.file(KERNEL_FILE[spec.arch]), spec.arch)
+        kbuild.take()
         release = kbuild.release()
+    check(stage.file(KERNEL_FILE[spec.arch]), spec.arch)
     about = _about(spec, source, release, config, stage)
     stage.file(ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
     stage.facts["source"] = source.title
@@ -134,6 +136,7 @@ class _Kbuild:
     """The kernel's make, in a container, out of the tree: the source is only read."""
 
     def __init__(self, src: Path, spec: KernelSpec, workshop: Workshop, stage: Stage) -> None:
+        self._arch = spec.arch
         self._target = _TARGETS[spec.arch]
         self._workshop = workshop
         self._stage = stage
@@ -157,6 +160,15 @@ class _Kbuild:
     def compile(self) -> None:
         self._run(_COMPILE, "compiling the kernel", BUILD_TIMEOUT_S)
 
+    def take(self) -> None:
+        """Take what was made to its place in the store."""
+        made = self._objects / self._target.made
+        product = self._stage.file(KERNEL_FILE[self._arch])
+        if made.name == KERNEL_FILE["x86_64"]:
+            elf.pack(made, product)
+        else:
+            shutil.copyfile(made, product)
+
     def release(self) -> str:
         """Return what uname -r will say."""
         return (self._objects / "include/config/kernel.release").read_text().strip()
@@ -177,8 +189,6 @@ class _Kbuild:
                 "ARCH": target.arch,
                 "CROSS_COMPILE": target.tools,
                 "GOAL": target.goal,
-                "IMAGE": target.image,
-                "PRODUCT": Path(target.image).name,
                 "JOBS": str(self._workshop.jobs),
             },
         )
@@ -370,11 +380,6 @@ make -C /src O=/build -j"$JOBS" CC="ccache ${CROSS_COMPILE}gcc" HOSTCC="ccache g
 cp System.map /out/System.map
 if grep -q '^CONFIG_DEBUG_INFO=y' .config; then
     "${CROSS_COMPILE}objcopy" --only-keep-debug vmlinux /out/vmlinux.debug
-fi
-if [ "$GOAL" = vmlinux ]; then
-    "${CROSS_COMPILE}strip" --strip-all -o /out/vmlinux vmlinux
-else
-    cp "$IMAGE" /out/"$PRODUCT"
 fi
 chmod 644 /out/*
 """
