@@ -35,7 +35,7 @@ ORDER = [
     {"run", "store"},
     {"reasons"},
     {"build", "vmm"},
-    {"checks", "look", "microvm", "preview", "verify", "gc", "fsck"},
+    {"checks", "look", "microvm", "second_boot", "preview", "verify", "gc", "fsck"},
     {"publish", "reproduce"},
     {"tasks", "reporter"},
 ]
