@@ -29,7 +29,7 @@ ORDER = [
         "lock",
         "ext4",
     },
-    {"digests", "ignore", "kconfig", "kernel_command_line", "series"},
+    {"digests", "ignore", "kconfig", "kernel_command_line", "kernelfile", "kernelneeds", "series"},
     {"spec"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},
