@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fcbuild import network, tables
+from fcbuild import kernel_command_line, network, tables
 from fcbuild.errors import SpecError, did_you_mean
 from fcbuild.network import NetworkSpec
 from fcbuild.plan import BOOT_CONTRACT
@@ -57,7 +57,6 @@ _MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")  # not a grou
 _NAME = re.compile(r"[^=\0]+")
 _MODE = re.compile(r"[0-7]{4}")
 _OWNER = re.compile(r"[0-9]{1,10}:[0-9]{1,10}|[A-Za-z_][A-Za-z0-9._-]*\$?")
-_WORD = re.compile(r"[ -~]+")  # of a kernel command line
 _KEY = re.compile(r"[ -~\t]+")  # a line of authorized_keys
 
 
@@ -126,7 +125,7 @@ def load(path: Path) -> Instance:
         where=table.where,
         hostname=table.string("hostname", pattern=HOSTNAME) or None,
         arguments=table.strings("arguments"),
-        kernel_arguments=_matching(table, "kernel_arguments", _WORD, "words of printable ASCII"),
+        kernel_arguments=kernel_command_line.read(table, instance=True),
         env=_env(table),
         tap=net.string("tap", pattern=_TAP) or None,
         mac=net.string("mac", pattern=_MAC) or None,

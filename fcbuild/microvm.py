@@ -63,7 +63,8 @@ def assemble(
         tap=device,
         mac=instance.mac if instance else None,
         metadata=metadata(spec, instance),
-        arguments=instance.kernel_arguments if instance else (),
+        # The kernel mostly takes the last word of a name, which is the instance's then.
+        arguments=(*spec.kernel_arguments, *(instance.kernel_arguments if instance else ())),
     )
 
 

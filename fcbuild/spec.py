@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fcbuild import lock, network, series, tables
+from fcbuild import kernel_command_line, lock, network, series, tables
 from fcbuild.errors import SpecError, did_you_mean
 from fcbuild.lock import Lock
 from fcbuild.network import NetworkSpec
@@ -95,7 +95,7 @@ class ImageSpec:
     size: bytes of the root filesystem, None for content + free. free: bytes left for the guest.
     readonly, overlay: how the root is mounted, at most one of them. overlay_size: bytes of the
     drive that takes what the guest writes, None for RAM. writable: directories to be writable on a
-    read-only root. memory: bytes.
+    read-only root. memory: bytes. kernel_arguments: words for the kernel's command line.
     deadline: ms from InstanceStart within which everything asked for has to hold, None where
     nothing is said. stop_grace: ms between the stop signal and SIGKILL. ready: whether the image's
     init says when it is ready. expect_exit: the status that the program must end with by itself,
@@ -121,6 +121,7 @@ class ImageSpec:
     vcpus: int
     memory: int
     network: NetworkSpec
+    kernel_arguments: tuple[str, ...]
     deadline: int | None
     stop_grace: int
     ready: bool
@@ -267,6 +268,7 @@ def _image(
         vcpus=machine.integer("vcpus", 1, 1, MAX_VCPUS),
         memory=memory,
         network=network.read(table.table("network")),
+        kernel_arguments=kernel_command_line.read(boot, instance=False),
         deadline=None if deadline < 0 else deadline,
         stop_grace=boot.time("stop_grace", 10_000),
         ready=bool(ready),

@@ -10,13 +10,16 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fcbuild import progress, second_boot
 from fcbuild.checks import attempt
 from fcbuild.errors import CheckFailed, FcBuildError
 from fcbuild.instance import Instance
 from fcbuild.microvm import assemble, remove_drives
+from fcbuild.second_boot import SecondBoot
 from fcbuild.spec import Check, HttpCheck, ImageSpec, LogCheck
 from fcbuild.store import Artifact
 from fcbuild.tables import MIB
@@ -50,7 +53,8 @@ class CheckResult:
 class Receipt:
     """What was booted and what came of it; times in ms. Written as JSON, whatever the outcome.
 
-    instance: the names of what the instance's document set, never its values.
+    instance: the names of what the instance's document set, never its values. second_boot: of a
+    boot that failed before anybody in the guest could say why.
     """
 
     image: str
@@ -61,6 +65,7 @@ class Receipt:
     instance: list[str] | None = None
     ok: bool = False
     error: str | None = None
+    second_boot: SecondBoot | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     timings: dict[str, int] = field(default_factory=dict)
     health: dict[str, Any] | None = None
@@ -80,6 +85,8 @@ class Receipt:
             "image": self.image,
             "ok": self.ok,
             "error": self.error,
+            "second_boot": self.second_boot
+            and {"outcome": self.second_boot.outcome, "console": list(self.second_boot.console)},
             "kernel": made(self.kernel, "vmlinux"),
             "rootfs": made(self.rootfs, "rootfs.ext4"),
             "vmm": {"name": "firecracker", "version": self.vmm.version, "kvm": self.kvm},
@@ -103,7 +110,8 @@ def verify(
     receipt_path: Path,
     instance: Instance | None = None,
 ) -> Receipt:
-    """Boot the image and run its checks. The receipt is written whether they hold or not.
+    """Boot the image and run its checks. The receipt is written whether they hold or not. A boot
+    that fails with no word from the guest is repeated once, with its kernel's messages on.
 
     Raises BootFailed, CheckFailed or another VmmError when the image does not hold what it must;
     the run directory is kept then, without the private drives, and the error names
@@ -116,9 +124,8 @@ def verify(
     run_dir = Path(tempfile.mkdtemp(prefix="fcbuild-"))
     keep = False
     try:
-        vm = assemble(
-            spec, kernel=kernel, rootfs=rootfs, host=host, run_dir=run_dir, instance=instance
-        )
+        make = partial(assemble, spec, kernel=kernel, rootfs=rootfs, host=host, instance=instance)
+        vm = make(run_dir=run_dir)
         machine = Machine(host, vm, firecracker=firecracker.path, run_dir=run_dir)
         results = [CheckResult(check) for check in spec.checks]
         try:
@@ -126,11 +133,25 @@ def verify(
                 _run(spec, rootfs.facts, machine, host, results)
             receipt.ok = True
         except FcBuildError as error:
-            keep = True
+            remove_drives(vm, run_dir)
             if str(run_dir) not in error.message:
                 error.message += f"\n  run directory, with all logs: {run_dir}"
+            if second_boot.helps(error, machine):
+                progress.say(f"{spec.name}: it failed; booting once more for the kernel's messages")
+                receipt.second_boot = second_boot.watch(
+                    lambda directory: make(run_dir=directory),
+                    host,
+                    firecracker=firecracker.path,
+                    run_dir=run_dir,
+                    spawn_s=SPAWN_S,
+                    seconds=min(
+                        _factor(host) * second_boot.DEADLINE_S,
+                        _seconds(spec, rootfs.facts, host),
+                    ),
+                )
+                error.message += f"\n{receipt.second_boot.text()}"
+            keep = True
             receipt.error = error.message
-            remove_drives(vm, run_dir)
             raise
         finally:
             # An interrupted run says nothing about the image: an older receipt stands.
@@ -159,6 +180,14 @@ def seconds_for(spec: ImageSpec, *, health_ms: int, factor: int) -> float:
     return (factor * DEADLINE_MS + health_ms) / 1000
 
 
+def _factor(host: Host) -> int:
+    return EMULATED_FACTOR if host.kind == "emulated" else 1
+
+
+def _seconds(spec: ImageSpec, facts: Mapping[str, Any], host: Host) -> float:
+    return seconds_for(spec, health_ms=facts.get("health_ms", 0), factor=_factor(host))
+
+
 def _run(
     spec: ImageSpec,
     facts: Mapping[str, Any],
@@ -167,11 +196,9 @@ def _run(
     results: list[CheckResult],
 ) -> None:
     machine.start(time.monotonic() + SPAWN_S)
-    factor = EMULATED_FACTOR if host.kind == "emulated" else 1
     health = bool(facts.get("health"))
     expected = expected_exit(spec, health=health)
-    seconds = seconds_for(spec, health_ms=facts.get("health_ms", 0), factor=factor)
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + _seconds(spec, facts, host)
     machine.wait_for("exec", deadline)
     if spec.ready:
         machine.wait_for("ready", deadline)
@@ -182,7 +209,7 @@ def _run(
         machine.wait_for_end(deadline)
         _check_exit(spec, expected, machine)
         return
-    machine.stop(time.monotonic() + factor * (spec.stop_grace / 1000 + STOP_SLACK_S))
+    machine.stop(time.monotonic() + _factor(host) * (spec.stop_grace / 1000 + STOP_SLACK_S))
     if "stopping" not in machine.timings.stages:
         # A service that ended before it was told to.
         _check_exit(spec, 0, machine)

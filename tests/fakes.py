@@ -299,6 +299,11 @@ class Guest:
     def do_console(self, text: str) -> None:
         print(text, flush=True)
 
+    def do_console_verbose(self, text: str) -> None:
+        """Print what a kernel says when it was not told to be quiet."""
+        if "quiet" not in self.firecracker.bodies["/boot-source"]["boot_args"].split():
+            self.do_console(text)
+
     def do_await_stop(self) -> None:
         self.firecracker.stop.wait()
 
@@ -324,6 +329,16 @@ class Guest:
         Path(to).write_bytes(path.read_bytes())
         modes = [place.stat().st_mode & 0o7777 for place in (path, path.parent)]
         Path(to).with_suffix(".mode").write_text(json.dumps(modes))
+
+    def do_soil(self, drive: str) -> None:
+        """Write to a drive."""
+        Path(self.firecracker.bodies[f"/drives/{drive}"]["path_on_host"]).write_text("used")
+
+    def do_leave_once(self, mark: str) -> None:
+        """Leave, but not the second time."""
+        if not Path(mark).exists():
+            Path(mark).touch()
+            self.do_leave(0)
 
     def do_keep_calls(self, to: str) -> None:
         Path(to).write_bytes((self.firecracker.run_dir / "calls.jsonl").read_bytes())

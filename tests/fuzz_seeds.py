@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fcbuild.vmm.config import CMDLINE
+from fcbuild.kernel_command_line import FIRECRACKER_X86
 
 Records = Sequence[tuple[str, bytes]]
 
@@ -75,7 +75,8 @@ def command_line(records: Records) -> bytes:
     """Write records as words of the kernel command line, quoted as it wants them."""
     words = ((f"fcbuild.{key}=".encode(), value) for key, value in records)
     quoted = (key + (b'"%s"' % value if b" " in value else value) for key, value in words)
-    return b" ".join([CMDLINE.encode(), *quoted, b"root=/dev/vda rw\n"])
+    ours = (word.text.encode() for word in FIRECRACKER_X86.words)
+    return b" ".join([*ours, *quoted, b"root=/dev/vda rw\n"])
 
 
 def elf_heads() -> Iterable[bytes]:

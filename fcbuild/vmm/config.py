@@ -12,17 +12,10 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, Literal
 
-from fcbuild.errors import VmmError
+from fcbuild.kernel_command_line import FIRECRACKER_X86
 
 NIC = "eth0"  # the interface's id, and its name in the guest
 GUEST_CID = 3  # the first context id that is free for guests: vsock(7)
-CMDLINE_MAX = 2048  # COMMAND_LINE_SIZE on x86, which Firecracker enforces
-
-# Section 5 of guest/BOOT_CONTRACT.md says why each is there.
-CMDLINE = (
-    "reboot=k panic=-1 quiet nomodule console=ttyS0 "
-    "i8042.noaux i8042.nomux i8042.dumbkbd pci=off init=/.fcbuild/init"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +107,8 @@ class MicroVm:
     written to. config: the instance's config drive. overlay: a file system for what the guest
     writes over a shared root. tap: the host's end of eth0; without one there is no eth0.
     metadata: what the metadata service serves on eth0; None for no service. arguments: further
-    words of the kernel's command line, which every program in the guest can read.
+    words of the kernel's command line, which every program in the guest can read. verbose: whether
+    the kernel tells on its console how its boot goes.
     """
 
     kernel: Path
@@ -128,6 +122,7 @@ class MicroVm:
     mac: str | None = None
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
     arguments: tuple[str, ...] = ()
+    verbose: bool = False
 
     @property
     def drives(self) -> tuple[Drive, ...]:
@@ -157,10 +152,14 @@ def for_image(vm: MicroVm, *, vsock: Path) -> VmConfig:
         interface = NetworkInterface(iface_id=NIC, host_dev_name=vm.tap, guest_mac=vm.mac)
         if vm.metadata is not None:
             mmds = MmdsConfig(network_interfaces=(NIC,), version="V2")
+    platform = FIRECRACKER_X86.loud() if vm.verbose else FIRECRACKER_X86
+    # Besides the drives: vsock, entropy, and the interface.
+    devices = len(drives) + 2 + (interface is not None)
     return VmConfig(
         machine=MachineConfig(vcpu_count=vm.vcpus, mem_size_mib=vm.memory_mib),
         boot=BootSource(
-            kernel_image_path=str(vm.kernel), boot_args=command_line(drives, vm.arguments)
+            kernel_image_path=str(vm.kernel),
+            boot_args=platform.line((*drive_words(drives), *vm.arguments), devices=devices),
         ),
         drives=drives,
         vsock=Vsock(guest_cid=GUEST_CID, uds_path=str(vsock)),
@@ -170,19 +169,11 @@ def for_image(vm: MicroVm, *, vsock: Path) -> VmConfig:
     )
 
 
-def command_line(drives: Sequence[Drive], arguments: Sequence[str]) -> str:
-    """Return the kernel's command line: ours, a word for each drive but the root
-    (fcbuild.config=, fcbuild.overlay=), and further arguments. Raises VmmError if it is too long.
-    """
-    words = [
+def drive_words(drives: Sequence[Drive]) -> list[str]:
+    """Return a word of the kernel's command line for each drive but the root: fcbuild.config=,
+    fcbuild.overlay=."""
+    return [
         f"fcbuild.{drive.drive_id}=/dev/vd{letter}"
         for drive, letter in zip(drives, ascii_lowercase, strict=False)
         if not drive.is_root_device
     ]
-    line = " ".join((CMDLINE, *words, *arguments))
-    if len(line.encode()) > CMDLINE_MAX:
-        raise VmmError(
-            f"the kernel's command line has {len(line.encode())} bytes, {CMDLINE_MAX} are allowed",
-            hint="shorten the instance's kernel_arguments; the config drive has more room",
-        )
-    return line

@@ -143,6 +143,11 @@ class Machine:
         seen = [stage for stage in STAGES if stage in self.timings.stages]
         return seen[-1] if seen else "kernel"
 
+    @property
+    def complaint(self) -> str | None:
+        """What PID 1 said it failed at, or what it did against the boot contract."""
+        return self._fail
+
     def start(self, deadline: float) -> None:
         """Spawn Firecracker, configure it and start the guest. deadline: on time.monotonic().
 
@@ -343,7 +348,7 @@ class Machine:
         raise kind(what, stage=self.stage, console=self.console(), run_dir=self.run_dir)
 
 
-def last_lines(path: Path) -> list[str]:
+def last_lines(path: Path, count: int = CONSOLE_LINES) -> list[str]:
     """Return the last lines of a log, made printable: a guest's console may hold anything."""
     try:
         with path.open("rb") as file:
@@ -355,9 +360,10 @@ def last_lines(path: Path) -> list[str]:
     kept = printable(text)
     for number, line in enumerate(kept):
         if "Kernel panic" in line:
-            # What follows, a call trace, may be longer than what is shown, and says less.
-            return kept[max(0, number - CONSOLE_LINES // 2) :][:CONSOLE_LINES]
-    return kept[-CONSOLE_LINES:]
+            # What follows, a call trace, may be longer than what is shown, and says less than what
+            # came before.
+            return kept[max(0, number - 2 * count // 3) :][:count]
+    return kept[-count:]
 
 
 def printable(text: str) -> list[str]:

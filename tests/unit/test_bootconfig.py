@@ -68,6 +68,7 @@ SPEC = ImageSpec(
     vcpus=1,
     memory=0,
     network=NetworkSpec(),
+    kernel_arguments=(),
     deadline=None,
     stop_grace=1500,
     ready=False,

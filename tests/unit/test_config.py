@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fcbuild.errors import VmmError
-from fcbuild.vmm import config
+from fcbuild.kernel_command_line import FIRECRACKER_X86
 from fcbuild.vmm.config import MicroVm, VmConfig, for_image
 
 Golden = Callable[[str, Any], None]
@@ -57,7 +58,7 @@ def test_golden_api_bodies_of_an_instance(golden: Golden) -> None:
 def test_the_command_line_names_the_drives(files: tuple[str, ...], words: list[str]) -> None:
     vm = microvm(shared=True, **{name: Path("/run") / name for name in files})
     line = for_image(vm, vsock=VSOCK).boot.boot_args
-    assert line.removeprefix(config.CMDLINE).split() == words
+    assert line.split() == [*(word.text for word in FIRECRACKER_X86.words), *words]
     assert [(drive.drive_id, drive.is_read_only) for drive in vm.drives] == [
         ("rootfs", True),
         *((name, name == "config") for name in files),
@@ -69,12 +70,24 @@ def test_a_root_of_ones_own_is_written_to() -> None:
     assert root.is_root_device and not root.is_read_only
 
 
-def test_a_command_line_is_no_longer_than_firecracker_takes_it() -> None:
-    room = config.CMDLINE_MAX - len(config.CMDLINE) - 1
-    assert for_image(microvm(arguments=("x" * room,)), vsock=VSOCK)
-    with pytest.raises(VmmError, match="has 2049 bytes, 2048 are allowed") as caught:
-        for_image(microvm(arguments=("x" * (room + 1),)), vsock=VSOCK)
-    assert "kernel_arguments" in str(caught.value.hint)
+def test_each_device_takes_its_room_on_the_command_line() -> None:
+    def longest(**more: Any) -> int:
+        """How many bytes there are for arguments."""
+        for length in range(FIRECRACKER_X86.limit, 0, -1):
+            with suppress(VmmError):
+                for_image(microvm(arguments=("x" * length,), **more), vsock=VSOCK)
+                return length
+        raise AssertionError
+
+    device = len(" virtio_mmio.device=4K@0xd0000000:23")
+    assert longest() - longest(tap="tap0") == device
+    config = len(" fcbuild.config=/dev/vdb")
+    assert longest() - longest(config=Path("/run/config")) == device + config
+
+
+def test_a_verbose_kernel_is_told_so() -> None:
+    line = for_image(microvm(verbose=True), vsock=VSOCK).boot.boot_args.split()
+    assert "quiet" not in line and "ignore_loglevel" in line
 
 
 def test_a_metadata_service_needs_an_interface() -> None:
@@ -91,10 +104,3 @@ def test_an_empty_metadata_service_is_one() -> None:
 def test_the_metadata_is_in_no_repr() -> None:
     vm = microvm(tap="tap0", metadata={"password": "hunter2"})
     assert "hunter2" not in repr(vm) + repr(for_image(vm, vsock=VSOCK))
-
-
-def test_the_command_line_is_that_of_the_boot_contract() -> None:
-    contract = Path(config.__file__).parents[1] / "guest" / "BOOT_CONTRACT.md"
-    section = " ".join(contract.read_text().partition("## 5.")[2].split())
-    assert f"`{config.CMDLINE}`" in section
-    assert len(config.CMDLINE) < config.CMDLINE_MAX

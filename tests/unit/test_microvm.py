@@ -137,6 +137,7 @@ def test_everything_comes_together(
     image: Any, own: Any, artifact: Artifact, short_dir: Path
 ) -> None:
     toml = "[rootfs]\noverlay = '16MiB'\n[machine]\nvcpus = 2\nmemory = '64MiB'\n"
+    toml += "[boot]\nkernel_arguments = ['quota=1']\n"
     instance = own(
         "kernel_arguments = ['fcbuild.mtu=1400']\n[network]\ntap = 'tap7'\n"
         "mac = '02:00:00:00:00:01'\n[mmds]\na = 1\n[authorized_keys]\nweb = ['ssh-rsa A']\n"
@@ -150,7 +151,7 @@ def test_everything_comes_together(
         instance=instance,
     )
     assert (vm.vcpus, vm.memory_mib, vm.tap, vm.mac) == (2, 64, "tap7", "02:00:00:00:00:01")
-    assert vm.arguments == ("fcbuild.mtu=1400",)
+    assert vm.arguments == ("quota=1", "fcbuild.mtu=1400")
     assert vm.metadata == {"a": 1}
     assert vm.shared and vm.rootfs == artifact.file("rootfs.ext4")
     assert vm.overlay == short_dir / "overlay.ext4"

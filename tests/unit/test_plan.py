@@ -100,6 +100,12 @@ def test_parents_come_before_children(checkout: Path) -> None:
         (
             "images/web/image.toml",
             "[machine]",
+            "[boot]\nkernel_arguments = ['a']\n[machine]",
+            set(),
+        ),
+        (
+            "images/web/image.toml",
+            "[machine]",
             "[boot]\nstop_grace = '1s'\n[machine]",
             {"rootfs:web"},
         ),

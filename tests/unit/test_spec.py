@@ -78,6 +78,7 @@ def test_every_key_is_read(checkout: Path) -> None:
             stop_grace = "2min"
             expect_exit = 3
             ready = "notify"
+            kernel_arguments = ["hugepages=8", 'own="a b"']
             [network]
             address = ["10.0.0.2/24", "FD00:0::2/64"]
             gateway = "10.0.0.1"
@@ -100,6 +101,7 @@ def test_every_key_is_read(checkout: Path) -> None:
     assert (image.size, image.free) == (2 * GIB, 512 * 1024)
     assert (image.vcpus, image.memory) == (32, GIB)
     assert (image.deadline, image.stop_grace, image.expect_exit) == (1500, 120_000, 3)
+    assert image.kernel_arguments == ("hugepages=8", 'own="a b"')
     assert image.checks == (
         HttpCheck(port=8080, path="/x?y", status=404, contains="no"),
         LogCheck(pattern="^ready"),
@@ -180,6 +182,11 @@ def test_a_name_with_dots_gets_a_valid_host_name(checkout: Path) -> None:
         ("[rootfs]\nfree = 'auto'", ["rootfs.free", "got 'auto'"]),
         ("[boot]\ndeadline = '1h'", ["boot.deadline", 'a time like "60s"', "got '1h'"]),
         ("[boot]\ndeadline = 60", ["boot.deadline", "got 60"]),
+        ("[boot]\nkernel_arguments = 'a'", ["boot.kernel_arguments", "a list of strings"]),
+        (
+            "[boot]\nkernel_arguments = ['a', 'init=/bin/sh', 'panic=1']",
+            ["boot.kernel_arguments: 'panic=1': the launcher says panic=-1"],
+        ),
         ("[boot]\nexpect_exit = 256", ["boot.expect_exit", "from 0 to 255", "got 256"]),
         ("[boot]\nexpect_exit = -1", ["boot.expect_exit", "got -1"]),
         ("hostname = 'a_b'", ["hostname", "got 'a_b'"]),

@@ -12,12 +12,22 @@ from typing import Any
 import pytest
 
 from fcbuild import instance as instances
-from fcbuild import spec, verify
-from fcbuild.errors import ApiError, BootTimeout, CheckFailed, FcBuildError, GuestExited, SpecError
+from fcbuild import microvm, spec, verify
+from fcbuild.errors import (
+    ApiError,
+    BootTimeout,
+    CheckFailed,
+    FcBuildError,
+    GuestExited,
+    GuestPanic,
+    SpecError,
+    ToolMissing,
+)
 from fcbuild.instance import Instance
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Artifact
 from fcbuild.verify import Receipt
+from fcbuild.vmm.config import MicroVm
 from fcbuild.vmm.firecracker import Firecracker
 from fcbuild.vmm.host import Host
 from fcbuild.vmm.native import NativeHost
@@ -453,4 +463,102 @@ def drives_of(calls: Path) -> dict[str, tuple[str, bool]]:
         body["drive_id"]: (body["path_on_host"], body["is_read_only"])
         for body in bodies
         if "drive_id" in body
+    }
+
+
+PANIC = "[ 1.2] Kernel panic - not syncing: VFS: Unable to mount root fs"
+WORDS = ["console_verbose", "[ 0.1] virtio_blk: no such device\n[ 1.1] VFS: Cannot open root\n"]
+
+
+def test_a_boot_that_fails_without_a_word_is_repeated_for_the_kernels(
+    boot: Boot, tmp_path: Path, short_dir: Path
+) -> None:
+    with pytest.raises(GuestPanic) as caught:
+        boot("", [WORDS, ["console", PANIC], ["leave", 0]])
+    (run_dir,) = short_dir.iterdir()
+    first, second = caught.value.message.split("booted once more with the kernel's messages on: ")
+    assert first.startswith("the guest panicked while waiting for 'exec': [ 1.2] Kernel panic")
+    assert "Cannot open root" not in first
+    assert second.splitlines() == [
+        f"the guest panicked while waiting for 'exec': {PANIC} (last stage reached: kernel)",
+        "  | [ 0.1] virtio_blk: no such device",
+        "  | [ 1.1] VFS: Cannot open root",
+        f"  | {PANIC}",
+        f"  all of them: {run_dir}/verbose/console.log",
+    ]
+    receipt = written(tmp_path)
+    assert receipt["error"] == caught.value.message
+    assert receipt["second_boot"]["console"][1] == "[ 1.1] VFS: Cannot open root"
+    assert receipt["events"] == []
+
+
+def test_a_second_boot_has_drives_as_new_and_leaves_none(
+    boot: Boot, tmp_path: Path, short_dir: Path
+) -> None:
+    seen = tmp_path / "seen"
+    with pytest.raises(GuestExited):
+        steps = [["keep_drive", "rootfs", str(seen)], ["soil", "rootfs"], ["leave", 0]]
+        boot("", steps, instance=instance(tmp_path, SECRET))
+    assert seen.read_bytes() == b"bytes"
+    (run_dir,) = short_dir.iterdir()
+    assert not [path for path in run_dir.rglob("*") if path.suffix in (".ext4", ".drive")]
+    assert (run_dir / "verbose").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_boot_that_gets_further_says_so(boot: Boot, tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    with pytest.raises(GuestExited, match="this time the program was started"):
+        boot("", [["leave_once", mark], *BOOT, ["hang"]])
+    assert written(tmp_path)["exit"] is None
+
+
+def test_a_second_boot_that_cannot_be_made_hides_nothing(
+    boot: Boot, tmp_path: Path, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def assemble(*args: Any, run_dir: Path, **kwargs: Any) -> MicroVm:
+        (run_dir / "config.drive").write_text("hunter2")
+        if run_dir.name == "verbose":
+            raise ToolMissing("no room")
+        (run_dir / "config.drive").unlink()
+        return real(*args, run_dir=run_dir, **kwargs)
+
+    real = microvm.assemble
+    monkeypatch.setattr(verify, "assemble", assemble)
+    with pytest.raises(GuestExited, match="with the kernel's messages on: that failed: no room"):
+        boot("", [["leave", 0]])
+    assert not list(short_dir.rglob("*.drive"))
+    assert written(tmp_path)["second_boot"]["console"] == []
+
+
+FAIL = event("fail", stage="init", reason="root", error="mount /proc: EPERM")
+
+
+@pytest.mark.parametrize(
+    ("toml", "guest", "act"),
+    [
+        ("", [*BOOT[:1], FAIL, event("end"), ["leave", 0]], {}),
+        ("", [event("init", contract=1, start=1), ["hang"]], {}),
+        ("[boot]\nexpect_exit = 1\n", [*BOOT, *end()], {}),
+        ("", [*BOOT[:2], *end(code=127)], {}),
+        ("", [*BOOT, ["console", PANIC], ["leave", 0]], {}),
+        ("", [], {"refuse": {"/actions": "Invalid ELF magic number"}}),
+        ("", [], {"dies_with": "no such option"}),
+    ],
+    ids=["PID 1 said why", "contract", "check", "program", "panic later", "refused", "no VMM"],
+)
+def test_a_failure_that_the_kernel_cannot_explain_is_not_repeated(
+    boot: Boot, tmp_path: Path, toml: str, guest: Sequence[Step], act: dict[str, Any]
+) -> None:
+    with pytest.raises(FcBuildError) as caught:
+        boot(toml, guest, **act)
+    assert "booted once more" not in caught.value.message
+    assert written(tmp_path)["second_boot"] is None
+
+
+def test_a_second_boot_has_a_deadline_of_its_own(boot: Boot, tmp_path: Path) -> None:
+    with pytest.raises(BootTimeout, match="no 'exec' event came in time"):
+        boot(f"[boot]\ndeadline = '{SHORT}'\n", [["console", "up"], ["hang"]])
+    assert written(tmp_path)["second_boot"] == {
+        "outcome": "no 'exec' event came in time (last stage reached: kernel)",
+        "console": ["up"],
     }
