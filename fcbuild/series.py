@@ -76,9 +76,10 @@ class KernelSpec(NamedTuple):
 
 
 class GivenKernel(NamedTuple):
-    """A kernel that the user has already: a file, or a URL and its sha256; one of the two."""
+    """A kernel that an image brings: a file, or a URL and its sha256; one of the two."""
 
     name: str
+    image: str
     description: str
     arch: str
     path: Path | None = None
@@ -138,6 +139,7 @@ def given(table: Table, *, image: str, directory: Path, arch: str) -> GivenKerne
     table.finish()
     return GivenKernel(
         name=for_arch(GIVEN.format(image=image), arch),
+        image=image,
         description=f"the kernel that images/{image} brings",
         arch=arch,
         path=directory / path if path else None,

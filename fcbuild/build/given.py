@@ -5,18 +5,25 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from fcbuild import fetch, progress
+from fcbuild import fetch, kernelneeds, progress
 from fcbuild.build import kernel
 from fcbuild.errors import InputChanged
 from fcbuild.fetch import Source
 from fcbuild.fingerprint import digest
+from fcbuild.network import NetworkSpec
 from fcbuild.plan import Recipe
 from fcbuild.series import KERNEL_FILE, GivenKernel
+from fcbuild.spec import ImageSpec
 from fcbuild.store import Stage
 
 
-def build(recipe: Recipe, spec: GivenKernel, downloads: Path, stage: Stage) -> None:
-    """Take the file. Raises SourceError, BuildError, InputChanged."""
+def build(
+    recipe: Recipe, spec: GivenKernel, image: ImageSpec, downloads: Path, stage: Stage
+) -> None:
+    """Take the file, and hold it to what the boot contract needs for the image.
+
+    Raises SourceError, BuildError, InputChanged.
+    """
     sha256 = str(recipe.inputs["sha256"])
     path = spec.path
     if path is None:
@@ -28,4 +35,14 @@ def build(recipe: Recipe, spec: GivenKernel, downloads: Path, stage: Stage) -> N
         shutil.copyfile(path, to)
         if digest(to) != sha256:
             raise InputChanged(str(path))
-        kernel.check(to, spec.arch)
+        found = kernel.check(to, spec.arch)
+    lacking = kernelneeds.check(
+        found,
+        what=f"the kernel of images/{image.name}",
+        overlay=image.overlay,
+        network=image.network != NetworkSpec(),
+    )
+    for one in lacking:
+        progress.say(f"{recipe}: without {one}")
+    if found.config is None:
+        progress.say(f"{recipe}: it does not carry its configuration, so nothing is known of it")

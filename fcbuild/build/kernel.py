@@ -17,13 +17,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-from fcbuild import fetch, fingerprint, kconfig, progress
+from fcbuild import fetch, fingerprint, kconfig, kernelfile, progress
 from fcbuild.build import depends, elf
 from fcbuild.build.engine import Engine
 from fcbuild.build.source_tree import tree
 from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError, CommandFailed, InputChanged
 from fcbuild.fetch import Source
+from fcbuild.kernelfile import KernelFile
 from fcbuild.plan import Recipe
 from fcbuild.reasons import FRAGMENTS
 from fcbuild.series import KERNEL_FILE, KernelSource, KernelSpec
@@ -69,13 +70,6 @@ _TARGETS = {
     "aarch64": _Target("arm64", "arm64", "Image", "arch/arm64/boot/Image", "aarch64-linux-gnu-"),
 }
 
-# Magic numbers at the places where boot loaders look: elf(5), for 64 bits, little endian, x86-64;
-# linux/Documentation/arch/arm64/booting.rst.
-_MAGIC = {
-    "x86_64": ((0, b"\x7fELF\x02\x01\x01"), (18, b"\x3e\x00")),
-    "aarch64": ((56, b"ARM\x64"),),
-}
-
 
 class Workshop(NamedTuple):
     """What a kernel is built with. toolchain: its image's tag; downloads: fetched files by sha256;
@@ -118,18 +112,20 @@ def build(recipe: Recipe, spec: KernelSpec, workshop: Workshop, stage: Stage) ->
             kbuild.compile()
         kbuild.take()
         release = kbuild.release()
-    check(stage.file(KERNEL_FILE[spec.arch]), spec.arch)
+    made = check(stage.file(KERNEL_FILE[spec.arch]), spec.arch)
+    if made.config is not None and made.config != config:
+        raise BuildError(f"kernel {spec.name} does not carry the config it was built with")
     about = _about(spec, source, release, config, stage)
     stage.file(ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
     stage.facts["source"] = source.title
 
 
-def check(path: Path, arch: str) -> None:
-    """Raise BuildError unless the file is a kernel that can be booted: a name proves nothing."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    if any(head[at : at + len(magic)] != magic for at, magic in _MAGIC[arch]):
-        raise BuildError(f"{path.name} is not a kernel for {arch}: it starts with {head[:4]!r}")
+def check(path: Path, arch: str) -> KernelFile:
+    """Return what a kernel file is. Raises BuildError for one that is of no use on `arch`."""
+    found = kernelfile.inspect(path)
+    if found.arch != arch:
+        raise BuildError(f"{path.name} is a kernel for {found.arch}, not for {arch}")
+    return found
 
 
 class _Kbuild:

@@ -104,7 +104,8 @@ class Pipeline:
 
         def build(stage: Stage) -> None:
             if isinstance(spec, GivenKernel):
-                given.build(recipe, spec, self.downloads, stage)
+                image = self.plan.specs.images[spec.image]
+                given.build(recipe, spec, image, self.downloads, stage)
             else:
                 kernel.build(recipe, spec, self.workshop(), stage)
 

@@ -136,30 +136,9 @@ def test_what_a_dropped_option_depends_on_is_named(
     assert found.startswith(words)
 
 
-ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00" + b"\x3e\x00" + bytes(100)
-
-
-def test_an_x86_64_elf_file_is_a_kernel(tmp_path: Path) -> None:
-    (tmp_path / "vmlinux").write_bytes(ELF)
-    check(tmp_path / "vmlinux", "x86_64")
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", ELF[:19], b"MZ" + ELF[2:], ELF.replace(b"\x3e", b"\xb7"), b"\x7fELF\x01" + ELF[5:]],
-    ids=["empty", "cut", "bzImage", "arm64", "32 bit"],
-)
-def test_anything_else_is_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "vmlinux").write_bytes(data)
-    with pytest.raises(BuildError, match="vmlinux is not a kernel for x86_64"):
-        check(tmp_path / "vmlinux", "x86_64")
-
-
-IMAGE = b"MZ" + bytes(54) + b"ARM\x64" + bytes(100)
-
-
-def test_a_64_bit_arm_image_is_a_kernel_for_that_only(tmp_path: Path) -> None:
-    (tmp_path / "Image").write_bytes(IMAGE)
-    check(tmp_path / "Image", "aarch64")
-    with pytest.raises(BuildError, match="Image is not a kernel for x86_64: it starts with b'MZ"):
+def test_a_kernel_for_another_architecture_is_refused(tmp_path: Path) -> None:
+    image = b"MZ" + bytes(54) + b"ARM\x64" + bytes(100)
+    (tmp_path / "Image").write_bytes(image)
+    assert check(tmp_path / "Image", "aarch64").arch == "aarch64"
+    with pytest.raises(BuildError, match="Image is a kernel for aarch64, not for x86_64"):
         check(tmp_path / "Image", "x86_64")
