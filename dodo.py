@@ -21,7 +21,7 @@ from doit import task_params
 # Keep compiled modules also where the environment says not to: without them each command starts by
 # compiling the program, which takes longer than all that a build with nothing to do has to do.
 sys.dont_write_bytecode = False
-gc.disable()  # what is made while loading stays, and is much
+gc.disable()  # until all is loaded
 
 from fcbuild import tasks
 from fcbuild.errors import FcBuildError
@@ -46,6 +46,8 @@ try:
 except FcBuildError as error:
     sys.exit(f"error: {error}")
 atexit.register(project.digests.save)
+# What is loaded stays: nobody need look through it again, neither while tasks run nor at the end.
+gc.freeze()
 gc.enable()
 
 

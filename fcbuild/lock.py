@@ -22,10 +22,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from fcbuild import tables
 from fcbuild.errors import FcBuildError
@@ -40,16 +40,14 @@ _SHOWN = 12  # characters of a digest
 _NAMED = 3  # packages, in one line about many
 
 
-@dataclass(frozen=True, kw_only=True)
-class LockedImage:
+class LockedImage(NamedTuple):
     """A tag's image. digest: `sha256:...` of its index; time: of locking, in s since 1970."""
 
     digest: str
     time: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class LockedBase:
+class LockedBase(NamedTuple):
     """A bootstrapped base. suite, asked: what it was asked to be (asked: sorted); packages: name ->
     version of all that came; time: of locking, in s since 1970."""
 
@@ -59,12 +57,11 @@ class LockedBase:
     time: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lock:
+class Lock(NamedTuple):
     """One lock document. images: by reference; bases: by name."""
 
-    images: Mapping[str, LockedImage] = field(default_factory=dict)
-    bases: Mapping[str, LockedBase] = field(default_factory=dict)
+    images: Mapping[str, LockedImage] = MappingProxyType({})
+    bases: Mapping[str, LockedBase] = MappingProxyType({})
 
 
 def insisted(environ: Mapping[str, str]) -> bool:

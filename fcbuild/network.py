@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fcbuild.tables import Table
 
@@ -22,8 +22,7 @@ _NAME = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_NAME}(\.{_NAME})*")
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkSpec:
+class NetworkSpec(NamedTuple):
     """What is to be known about `eth0`; empty and None where nothing is said.
 
     addresses: "ADDRESS/PREFIX". hosts: lines of /etc/hosts, "ADDRESS NAME". mtu in bytes.

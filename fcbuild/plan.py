@@ -55,7 +55,7 @@ PRODUCTS: tuple[Kind, ...] = ("kernel", "rootfs")  # what artifacts/ has links t
 KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recipe:
     """One artifact to have: its inputs, and the artifacts it is made from.
 

@@ -1,4 +1,4 @@
-"""Read images/*/image.toml into frozen dataclasses, and kernels/ with them.
+"""Read images/*/image.toml into records that do not change, and kernels/ with them.
 
 The loader is strict: an unknown key, a wrong type or a bad value is a problem that names file, key
 and what was expected, and all problems of all files are reported together in one SpecError.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +36,7 @@ DEFAULT_KERNEL = "6.12"
 MIN_OVERLAY = 16 * MIB
 
 
-@dataclass(frozen=True, kw_only=True)
-class HttpCheck:
+class HttpCheck(NamedTuple):
     """GET http://guest:port/path and compare the status, and the body if `contains` is given."""
 
     port: int
@@ -51,8 +49,7 @@ class HttpCheck:
         return f"http :{self.port}{self.path} -> {self.status}{wanted}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogCheck:
+class LogCheck(NamedTuple):
     """A regular expression to find in a line of what the program prints."""
 
     pattern: str
@@ -61,8 +58,7 @@ class LogCheck:
         return f"log /{self.pattern}/"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TcpCheck:
+class TcpCheck(NamedTuple):
     """Connect to guest:port and read until the first bytes are `starts_with`, if it is given."""
 
     port: int
@@ -86,8 +82,7 @@ class Bootstrap(NamedTuple):
     packages: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageSpec:
+class ImageSpec(NamedTuple):
     """One directory of images/. It has a Dockerfile, or is bootstrapped from packages.
 
     kernel: the name of one of Specs.kernels. init: the image's own init, which takes over from

@@ -25,7 +25,7 @@ T = TypeVar("T")
 Pattern = str | re.Pattern[str]  # text is compiled when there is something to match
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Table:
     """A TOML table that is being read: remembers where it is, collects problems.
 

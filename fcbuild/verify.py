@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -354,7 +354,7 @@ def _reason(how: Exit, *, stopped: bool) -> str:
 def _describe(check: Check) -> dict[str, Any]:
     if isinstance(check, LogCheck):
         return {"log": check.pattern}
-    return {"http" if isinstance(check, HttpCheck) else "tcp": asdict(check)}
+    return {"http" if isinstance(check, HttpCheck) else "tcp": check._asdict()}
 
 
 def _write(path: Path, text: str) -> None:

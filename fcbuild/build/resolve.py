@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fcbuild import progress
@@ -106,7 +106,7 @@ class _Question:
             self.silent.append(error.message)
             return old
         new = LockedImage(digest=digest, time=self.now)
-        return old if old and replace(new, time=old.time) == old else new
+        return old if old and new._replace(time=old.time) == old else new
 
     def base(
         self, name: str | None, recipe: Recipe, spec: Bootstrap, old: LockedBase | None
@@ -130,7 +130,7 @@ class _Question:
             packages=base.installed(tar),
             time=self.now,
         )
-        if old and replace(new, time=old.time) == old:
+        if old and new._replace(time=old.time) == old:
             tar.unlink()
             return old
         self.tars[name] = tar

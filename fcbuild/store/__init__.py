@@ -39,7 +39,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Literal
 
@@ -97,7 +96,7 @@ class Store:
         be seen without reading it. Raises StoreError for a store of another layout."""
         self._known = self._known or layout.check(self.root)
         found = _whole(self._object(recipe))
-        return found and replace(found, name=recipe.name)
+        return found and found._replace(name=recipe.name)
 
     def objects(self, kind: str) -> list[Artifact]:
         """Return all objects of a kind, the newest first."""

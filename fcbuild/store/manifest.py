@@ -14,9 +14,9 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from fcbuild.errors import StoreError
 from fcbuild.fingerprint import Json, canonical, digest
@@ -32,8 +32,7 @@ class Damaged(StoreError):
     """An object's manifest cannot be read."""
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """An object of the store. `digests` maps each payload file to the sha256 of its bytes.
 
     records: the sha256 of its log and inputs. sizes: of payload and records, in bytes.
@@ -45,8 +44,8 @@ class Artifact:
     directory: Path
     digests: Mapping[str, str]
     facts: Mapping[str, Json]
-    records: Mapping[str, str] = field(default_factory=dict)
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    records: Mapping[str, str] = MappingProxyType({})
+    sizes: Mapping[str, int] = MappingProxyType({})
 
     def file(self, name: str) -> Path:
         return self.directory / name

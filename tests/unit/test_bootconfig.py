@@ -85,7 +85,7 @@ def made(image: ImageConfig = IMAGE, spec: ImageSpec = SPEC, **fields: Any) -> B
     writable = ("/a", "/b") if spec.readonly else ()
     return compose(
         image,
-        replace(spec, **fields),
+        spec._replace(**fields),
         passwd=PASSWD,
         group=GROUP,
         writable=writable,
@@ -275,7 +275,7 @@ def test_root_health_and_network_are_written_in_the_contracts_order() -> None:
     network = NetworkSpec(addresses=("10.0.0.2/24",), hosts=("10.0.0.3 db",), mmds=True)
     config = made(
         replace(IMAGE, healthcheck={"Test": ["CMD", "/c", "d"]}),
-        replace(SPEC, readonly=True, network=network),
+        SPEC._replace(readonly=True, network=network),
     )
     records = parse(config.render())
     assert records[records.index(("stop-grace-ms", b"1500")) + 1 :] == [
