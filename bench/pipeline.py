@@ -181,7 +181,11 @@ def nochange(runs: int) -> Iterator[Finding]:
     """Build what is built, and list nothing."""
     plan = Plan(spec.load(ROOT))
     store = Store(STORE)
-    stored = [name for name in plan.bootable() if store.find(plan.rootfs(name))]
+    stored = [
+        name
+        for name in plan.bootable()
+        if store.find(plan.rootfs(name)) and store.find(plan.kernel(plan.specs.images[name].kernel))
+    ]
     if not stored:
         raise FcBuildError("the store holds no image of this checkout", hint="doit build")
     build = ("-m", "doit", "build", f"image={','.join(stored)}")

@@ -166,6 +166,23 @@ def test_build_takes_all_images_and_only_their_kernels(project: Make) -> None:
     assert project().build()["task_dep"] == ["kernel:6.12", "rootfs:tool", "rootfs:web"]
 
 
+def test_a_build_with_nothing_to_do_leaves_doit_nothing_to_note(
+    project: Make, tmp_path: Path
+) -> None:
+    def stored(*names: str) -> Callable[[], Any]:
+        return lambda: ({"name": n, "actions": ["false"], "uptodate": [True]} for n in names)
+
+    database = tmp_path / "doit.json"
+    tasks = {
+        "task_build": project().build,
+        "task_kernel": stored("6.12"),
+        "task_rootfs": stored("tool", "web"),
+        "DOIT_CONFIG": {"dep_file": str(database), "backend": "json", "reporter": LineReporter},
+    }
+    assert DoitMain(ModuleTaskLoader(tasks)).run(["build"]) == 0
+    assert database.read_text() == "{}"
+
+
 def test_build_of_a_base_that_is_named_makes_its_image(project: Make) -> None:
     assert project(image="base").build()["task_dep"] == ["_image:base"]
 
