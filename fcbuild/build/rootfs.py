@@ -7,9 +7,9 @@ import os
 import posixpath
 import tarfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fcbuild import dockerfile, progress
@@ -59,6 +59,8 @@ def build(
     Raises BuildError, CommandFailed.
     """
     says = engine.config(image)
+    # Its container starts beside the export.
+    stage.gates.append(stage.held.enter_context(checking(engine, toolchain, stage)))
     where = _where(spec)
     own = _identity(recipe.fingerprint, "")
     with progress.step(f"{recipe}: packing {image}"), Files(stage.file(EXT4), own, epoch) as files:
@@ -87,7 +89,6 @@ def build(
         if spec.overlay_size is not None:
             with Files(stage.file(OVERLAY), _identity(recipe.fingerprint, "overlay ")) as overlay:
                 overlay.finish(spec.overlay_size, 0)
-    stage.gates.append(partial(check, engine, toolchain, stage))
     _warn(spec, says, files)
     stage.facts["size"] = size
     stage.facts["content"] = files.content
@@ -145,10 +146,13 @@ def _export(engine: Engine, image: str, files: Files, stage: Stage) -> None:
         raise BuildError(f"the engine's tar of {image} cannot be read: {error}") from error
 
 
-def check(engine: Engine, toolchain: str, stage: Stage) -> None:
-    """Have e2fsck, which shares nothing with what wrote them, look at the file systems. Its status
-    0 is "no error found"; -n changes nothing. Raises CommandFailed."""
-    engine.run(
+def checking(
+    engine: Engine, toolchain: str, stage: Stage
+) -> AbstractContextManager[Callable[[], None]]:
+    """Have e2fsck, which shares nothing with what wrote them, ready to look at the file systems:
+    yields what has it look. Its status 0 is "no error found"; -n changes nothing. Raises
+    CommandFailed."""
+    return engine.standby(
         toolchain,
         ["sh", "-euc", 'for image in /out/*.ext4; do e2fsck -fn "$image"; done'],
         what="checking the root filesystem with e2fsck",

@@ -66,7 +66,8 @@ class Stage:
 
     What is in `directory` when the build returns becomes the object; `scratch` is thrown away.
     gates: checks of what was made, which change nothing. They run after the build, while the store
-    reads the files for their digests; what one raises fails the build.
+    reads the files for their digests; what one raises fails the build. held: what is open until the
+    object is committed, or given up.
     """
 
     def __init__(self, directory: Path, scratch: Path, log: IO[bytes], log_path: Path) -> None:
@@ -76,6 +77,7 @@ class Stage:
         self.log_path = log_path
         self.facts: dict[str, Json] = {}
         self.gates: list[Callable[[], None]] = []
+        self.held = contextlib.ExitStack()
 
     def file(self, name: str) -> Path:
         return self.directory / name
@@ -351,7 +353,9 @@ class Store:
             directory.mkdir()
             scratch.mkdir()
             with self.log(recipe) as log:
-                yield Stage(directory, scratch, log, self.log_path(recipe))
+                stage = Stage(directory, scratch, log, self.log_path(recipe))
+                with stage.held:
+                    yield stage
 
     def _commit(self, recipe: Recipe, stage: Stage, *, seconds: float) -> None:
         from concurrent.futures import ThreadPoolExecutor

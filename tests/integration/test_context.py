@@ -68,7 +68,7 @@ def test_we_keep_what_the_engine_keeps(tmp_path: Path, name: str, rules: str) ->
         (tmp_path / ".dockerignore").write_text("*\n")  # which does not count then
     (tmp_path / name).write_text(rules, encoding="utf-8", newline="")
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
-    argv = [Docker()._cli, "build", "--output", "type=tar,dest=-", "."]
+    argv = [Docker().cli, "build", "--output", "type=tar,dest=-", "."]
     built = subprocess.run(
         argv,
         cwd=tmp_path,

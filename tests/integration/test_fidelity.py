@@ -329,7 +329,8 @@ def pack(toolchain: str, tmp_path: Path) -> Iterator[Pack]:
                 files.finish(None, 0)
             # e2fsck of the toolchain says whether it is sound.
             stage = Stage(stage_directory, scratch, log, tmp_path / "log")
-            rootfs.check(Docker(), toolchain, stage)
+            with rootfs.checking(Docker(), toolchain, stage) as look:
+                look()
             return made
 
         yield pack
