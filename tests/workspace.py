@@ -126,13 +126,14 @@ def checkout(tmp_path: Path, short_dir: Path) -> Workspace:
     return replace(make(tmp_path), scratch=short_dir)
 
 
-def alone(checkout: Workspace, store: Path) -> Workspace:
+def alone(checkout: Workspace, store: Path, *kernels: str) -> Workspace:
     """Give a checkout a store of its own, for tests of what is in it. What takes minutes to make is
-    taken from the store of all: fetched sources, which are never written to, and small objects."""
+    taken from the store of all: fetched sources, which are never written to, and small objects;
+    and these kernels."""
     store.mkdir()
     shared = Store(STORE)
     plan = Plan(spec.load(ROOT))
-    for recipe in (plan.init, plan.agent):
+    for recipe in (plan.init, plan.agent, *map(plan.kernel, kernels)):
         if found := shared.hold(recipe):
             at = store / "objects" / recipe.kind / recipe.fingerprint
             shutil.copytree(found.directory, at)
