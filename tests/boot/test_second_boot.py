@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -62,7 +61,7 @@ def test_the_kernel_says_why_pid_1_was_not_reached(
         verify(
             spec,
             kernel=kernel,
-            rootfs=replace(good, directory=directory),
+            rootfs=good._replace(directory=directory),
             host=lab.host,
             firecracker=lab.firecracker,
             receipt_path=receipt,
