@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fcbuild.errors import VmmError
 from fcbuild.tables import Table
@@ -25,8 +25,7 @@ _DRIVES = frozenset({"config", "overlay"})
 _PRINTABLE = re.compile(r"[ -~]+")  # a VMM takes no other characters
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """A word of the command line, and why it has to be as it is."""
 
     text: str
@@ -37,8 +36,7 @@ class Word:
         return _name(self.text)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Platform:
+class Platform(NamedTuple):
     """The command line of one machine type.
 
     words: ours, in order. quiet: which of them keeps the kernel from telling how its boot goes, and
@@ -56,7 +54,7 @@ class Platform:
 
     def loud(self) -> Platform:
         """Return the same machine with a kernel that tells everything."""
-        return replace(self, words=(*(w for w in self.words if w != self.quiet), *self.verbose))
+        return self._replace(words=(*(w for w in self.words if w != self.quiet), *self.verbose))
 
     def line(self, more: Sequence[str], *, devices: int) -> str:
         """Return what the VMM is to be given: our words, and `more`.
