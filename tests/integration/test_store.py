@@ -22,8 +22,8 @@ from tests.workspace import Workspace
 
 pytestmark = pytest.mark.engine
 
-# How often the real pipeline is killed; each time takes some 2 s. What a quick run has no time for:
-# FCBUILD_TEST_KILLS=24
+# How often the real pipeline is killed. Each time takes half a build and more, so many times are
+# for who asks for them: FCBUILD_TEST_KILLS=24
 KILLS = int(os.environ.get("FCBUILD_TEST_KILLS", "8"))
 
 
