@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "directory.h"
 #include "launch.h"
+#include "link.h"
 #include "process.h"
 
 #include <errno.h>
@@ -123,7 +124,7 @@ int handover_start(struct config *config, struct program *program, char *title, 
 
 	directory_make(config->workdir, strlen(config->workdir), 0, 0);
 
-	pid_t child = fork();
+	pid_t child = link_hand_over();
 	if (child < 0) {
 		snprintf(error, error_size, "fork: %s", strerror(errno));
 		return -1;

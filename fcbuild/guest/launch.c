@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
 #include <sched.h>
 #include <signal.h>
@@ -17,6 +16,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int launch_pipe(struct ends *ends)
@@ -131,11 +131,12 @@ int launch_exec(const struct launch *launch, struct refusal *refusal)
 	if (chdir(config->workdir) != 0)
 		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "working directory %.512s: %s", config->workdir,
 			      strerror(errno));
-	if (setgroups(config->groupc, config->groups) != 0)
+	/* The kernel's own calls: this process has PID 1's memory, and a libc would change PID 1's threads too. */
+	if (syscall(SYS_setgroups, config->groupc, config->groups) != 0)
 		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "supplementary groups: %s", strerror(errno));
-	if (setresgid(config->gid, config->gid, config->gid) != 0)
+	if (syscall(SYS_setresgid, config->gid, config->gid, config->gid) != 0)
 		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "gid %u: %s", config->gid, strerror(errno));
-	if (setresuid(config->uid, config->uid, config->uid) != 0)
+	if (syscall(SYS_setresuid, config->uid, config->uid, config->uid) != 0)
 		return refuse(refusal, LAUNCH_NOT_EXECUTABLE, "uid %u: %s", config->uid, strerror(errno));
 	process_unblock_signals();
 	return exec_command(launch, refusal);

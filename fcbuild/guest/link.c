@@ -2,6 +2,7 @@
 #include "link.h"
 
 #include "clock.h"
+#include "port.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -12,6 +13,8 @@
 #include <unistd.h>
 
 enum { CONNECT_MS = 1000, BACKLOG = 64 };
+
+static bool through_port; /* and not over vsock */
 
 /*
  * Everything below this knows only sockets; the address family is chosen here. Tests on a machine
@@ -119,13 +122,29 @@ static int start_listen(enum link_port port)
 	return -1;
 }
 
+/* As link_open; the host's answers come later, as the end of a connection that it refuses. */
+static void open_port(struct link *link)
+{
+	link->control = port_listen(PORT_CONTROL);
+	link->forward = port_listen(PORT_FORWARD);
+	link->events = port_connect(PORT_EVENTS);
+	link->output = port_connect(PORT_STDOUT);
+	link->errors = port_connect(PORT_STDERR);
+	port_start();
+}
+
 void link_open(struct link *link)
 {
+	uint64_t deadline = clock_deadline(CONNECT_MS);
+	through_port = port_open(deadline);
+	if (through_port) {
+		open_port(link);
+		return;
+	}
 	/* Listen first: a host that has read `init` may use the ports. */
 	link->control = start_listen(LINK_CONTROL);
 	link->forward = start_listen(LINK_FORWARD);
 	/* The three connections are made at the same time; a host that ignores them costs one deadline. */
-	uint64_t deadline = clock_deadline(CONNECT_MS);
 	int events = start_connect(LINK_EVENTS);
 	int output = start_connect(LINK_STDOUT);
 	int errors = start_connect(LINK_STDERR);
@@ -134,13 +153,18 @@ void link_open(struct link *link)
 	link->errors = finish_connect(errors, deadline);
 }
 
+pid_t link_hand_over(void)
+{
+	return port_hand_over();
+}
+
 int link_accept(int listener)
 {
 	link_address peer;
 	socklen_t size = sizeof peer;
 	memset(&peer, 0, sizeof peer);
 	int fd = accept4(listener, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd >= 0 && !from_host(&peer)) {
+	if (fd >= 0 && !(through_port ? port_is_host(fd) : from_host(&peer))) {
 		close(fd);
 		return -1;
 	}

@@ -2,6 +2,8 @@
 #ifndef FCBUILD_LINK_H
 #define FCBUILD_LINK_H
 
+#include <sys/types.h>
+
 enum link_port {
 	LINK_EVENTS = 10240,
 	LINK_STDOUT = 10241,
@@ -24,5 +26,8 @@ void link_open(struct link *link);
  * not come from the host: a process inside the guest has no business on these ports.
  */
 int link_accept(int listener);
+
+/* fork(2): the child goes on with the link, the parent executes something else. */
+pid_t link_hand_over(void);
 
 #endif

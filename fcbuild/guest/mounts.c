@@ -26,11 +26,13 @@ struct mount {
 	const char *options;
 };
 
+enum { DEVICES = 2 };
+
 /* Without these nothing works, PID 1 included. */
 static const struct mount kernels[] = {
 	{"proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
 	{"sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
-	{"devtmpfs", "/dev", MS_NOSUID, NULL},
+	[DEVICES] = {"devtmpfs", "/dev", MS_NOSUID, NULL},
 };
 
 static const struct mount programs[] = {
@@ -80,6 +82,11 @@ static void make_or_say(const struct mount *new)
 	int why = make(new);
 	if (why != 0)
 		console_say("no %s: %s", new->target, strerror(why));
+}
+
+void mounts_devices(void)
+{
+	make(&kernels[DEVICES]);
 }
 
 int mounts_kernel(char *error, size_t error_size)

@@ -10,6 +10,9 @@
  */
 int mounts_kernel(char *error, size_t error_size);
 
+/* Mount /dev before its time, for a link that is a device. What goes wrong shows when that is opened. */
+void mounts_devices(void);
+
 /*
  * Mount what a program expects beside these. Where the guest kernel lacks a file system a line on the
  * console says so.

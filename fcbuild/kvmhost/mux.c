@@ -237,6 +237,8 @@ static void knock(struct stream *s)
 		return;
 	}
 	strcpy(address.sun_path, path);
+	if (path[0] == '@')
+		address.sun_path[0] = '\0'; /* unix(7): an abstract name, as long as there is room */
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0) {
 		drop_with(s, REFUSED);
@@ -487,6 +489,15 @@ bool mux_drained(void)
 		if (streams[i].state != FREE)
 			return false;
 	return true;
+}
+
+void mux_close(void)
+{
+	for (size_t i = 0; i < MAX_STREAMS; i++)
+		if (streams[i].state != FREE)
+			drop(&streams[i]);
+	close(link_fd);
+	link_fd = -1;
 }
 
 void mux_exit(int32_t status)

@@ -36,7 +36,8 @@ enum link_state { LINK_OPEN, LINK_STOPPED, LINK_ENDED, LINK_VIOLATED };
 /* The descriptors that mux_poll adds: the link and every stream. */
 #define MUX_POLLS (1 + MAX_STREAMS)
 
-/* Take the link (still blocking) and the sockets that Firecracker listens on. Sends READY. */
+/* Take the link (still blocking) and the sockets that Firecracker listens on ("@" stands for the NUL
+ * of an abstract name). Sends READY. */
 void mux_start(int link, const struct paths *connect);
 
 /* Fill polls with what to wait for; returns how many. */
@@ -64,6 +65,9 @@ void mux_drain(void);
 
 /* Whether draining has come to its end. */
 bool mux_drained(void);
+
+/* The link has ended, and with it every stream. */
+void mux_close(void);
 
 void mux_exit(int32_t status);
 
