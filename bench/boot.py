@@ -65,8 +65,8 @@ from fcbuild.store import Artifact, Store
 from fcbuild.tables import MIB
 from fcbuild.vmm import firecracker, kvm
 from fcbuild.vmm.emulated import EmulatedHost
+from fcbuild.vmm.firecracker_machine import FirecrackerMachine
 from fcbuild.vmm.host import Host
-from fcbuild.vmm.machine import Machine
 from fcbuild.vmm.native import NativeHost
 
 IMAGE = "boot"
@@ -200,10 +200,10 @@ class Bench:
             self.image,
             kernel=self.kernel,
             rootfs=self.rootfs,
-            host=self.host,
+            place=self.host,
             run_dir=directory,
         )
-        machine = Machine(self.host, vm, firecracker=self.vmm.path, run_dir=directory)
+        machine = FirecrackerMachine(self.host, vm, firecracker=self.vmm.path, run_dir=directory)
         with machine:
             deadline = time.monotonic() + BOOT_S
             machine.start(deadline)

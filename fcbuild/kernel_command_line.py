@@ -74,6 +74,9 @@ class Platform(NamedTuple):
         return line
 
 
+_PANIC = Word("panic=-1", "a panic restarts the machine, and so ends it, at once and not never")
+_NOMODULE = Word("nomodule", "all of a guest's kernel is built in, nothing is to be loaded later")
+_INIT = Word("init=/.fcbuild/init", "PID 1 of the boot contract is what makes an image a machine")
 _QUIET = Word(
     "quiet",
     "each byte of a message costs an exit to the VMM; one boot that fails is repeated without it",
@@ -84,9 +87,9 @@ _QUIET = Word(
 FIRECRACKER_X86 = Platform(
     words=(
         Word("reboot=k", "the keyboard controller's reset is the restart that ends Firecracker"),
-        Word("panic=-1", "a panic restarts the machine, and so ends it, at once and not never"),
+        _PANIC,
         _QUIET,
-        Word("nomodule", "all of a guest's kernel is built in, nothing is to be loaded later"),
+        _NOMODULE,
         Word("console=ttyS0", "the one serial port; a panic and PID 1's last words are read there"),
         # Firecracker's controller has a keyboard, which cannot be asked, for Ctrl-Alt-Del.
         Word("i8042.noaux", "there is no mouse: probing for it takes up to half a second"),
@@ -102,7 +105,7 @@ FIRECRACKER_X86 = Platform(
             " only kvm-clock follows the host's time",
         ),
         Word("pci=off", "there is no bus to look for devices on"),
-        Word("init=/.fcbuild/init", "PID 1 of the boot contract is what makes an image a machine"),
+        _INIT,
     ),
     quiet=_QUIET,
     verbose=(
@@ -124,7 +127,33 @@ FIRECRACKER_X86 = Platform(
     limit=2048,
 )
 
-PLATFORMS = (FIRECRACKER_X86,)
+# QEMU's `virt` machine, which appends nothing. The limit is the kernel's own for arm64.
+QEMU_VIRT = Platform(
+    words=(
+        _PANIC,
+        _QUIET,
+        _NOMODULE,
+        Word(
+            "console=ttyAMA0", "the one serial port; a panic and PID 1's last words are read there"
+        ),
+        Word("root=/dev/vda", "the root drive is the first one"),
+        Word(
+            "FCBUILD_LINK=/dev/vport0p1",
+            "the link, for want of vsock: the kernel hands this on in PID 1's environment",
+        ),
+        _INIT,
+    ),
+    quiet=_QUIET,
+    verbose=(
+        Word("ignore_loglevel", "every message reaches the console, whatever its level"),
+        Word("earlycon", "messages from before the console's driver; the device tree says where"),
+    ),
+    appended=(),
+    device=None,
+    limit=2048,
+)
+
+PLATFORMS = (FIRECRACKER_X86, QEMU_VIRT)
 
 # Besides the names of those: what would undo one of them under another name.
 _ALSO = (

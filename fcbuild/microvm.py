@@ -17,12 +17,13 @@ from fcbuild.errors import SpecError
 from fcbuild.instance import Instance
 from fcbuild.network import NetworkSpec
 from fcbuild.run import run
+from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Artifact
 from fcbuild.tables import MIB
 from fcbuild.vmm import tap
 from fcbuild.vmm.config import MicroVm
-from fcbuild.vmm.host import Host
+from fcbuild.vmm.host import Place
 
 COPY_TIMEOUT_S = 600.0
 
@@ -32,7 +33,7 @@ def assemble(
     *,
     kernel: Artifact,
     rootfs: Artifact,
-    host: Host,
+    place: Place,
     run_dir: Path,
     instance: Instance | None = None,
 ) -> MicroVm:
@@ -45,7 +46,7 @@ def assemble(
     if instance is not None:
         drive = instances.render(instance, instances.users(rootfs.facts))
         config = _write_private(run_dir / "config.drive", drive)
-    device = choose_tap(spec, instance, host)
+    device = choose_tap(spec, instance, place)
     shared = spec.readonly or spec.overlay
     disk, overlay = rootfs.file("rootfs.ext4"), None
     if not shared:
@@ -53,7 +54,7 @@ def assemble(
     if spec.overlay_size is not None:
         overlay = copy_disk(rootfs.file("overlay.ext4"), run_dir / "overlay.ext4")
     return MicroVm(
-        kernel=kernel.file("vmlinux"),
+        kernel=kernel.file(KERNEL_FILE[spec.arch]),
         rootfs=disk,
         vcpus=spec.vcpus,
         memory_mib=spec.memory // MIB,
@@ -76,7 +77,7 @@ def remove_drives(vm: MicroVm, run_dir: Path) -> None:
             path.unlink()
 
 
-def choose_tap(spec: ImageSpec, instance: Instance | None, host: Host) -> str | None:
+def choose_tap(spec: ImageSpec, instance: Instance | None, place: Place) -> str | None:
     """Return the host's end of the guest's network interface; None for no interface.
 
     Without one an image boots all the same and its ports are reached over vsock. Raises ToolMissing
@@ -86,7 +87,12 @@ def choose_tap(spec: ImageSpec, instance: Instance | None, host: Host) -> str | 
     described = spec.network != NetworkSpec()
     if instance:
         described |= instance.network != NetworkSpec() or instance.metadata is not None
-    if host.kind == "emulated":
+    if place.kind == "none" and instance and instance.metadata is not None:
+        raise SpecError(
+            [f"{instance.where}: mmds: the metadata service is Firecracker's, and QEMU has none"],
+            hint="give the values in another way: env, files or arguments",
+        )
+    if place.kind == "emulated":
         return named or (tap.EMULATED if described else None)
     if named:
         tap.check(named)

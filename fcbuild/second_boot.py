@@ -16,8 +16,7 @@ from pathlib import Path
 from fcbuild.errors import BootFailed, FcBuildError
 from fcbuild.microvm import remove_drives
 from fcbuild.vmm.config import MicroVm
-from fcbuild.vmm.host import Host
-from fcbuild.vmm.machine import Machine, last_lines
+from fcbuild.vmm.machine import Machine, Vmm, last_lines
 
 DIRECTORY = "verbose"  # below the first boot's run directory
 DEADLINE_S = 20.0  # on hardware; a kernel that misses its root gives up after 12 s
@@ -56,9 +55,8 @@ def helps(error: FcBuildError, machine: Machine) -> bool:
 
 def watch(
     make: Callable[[Path], MicroVm],
-    host: Host,
+    vmm: Vmm,
     *,
-    firecracker: Path,
     run_dir: Path,
     spawn_s: float,
     seconds: float,
@@ -77,7 +75,7 @@ def watch(
         shutil.rmtree(directory)  # some of the drives may be there, with the instance's values
         return SecondBoot(f"that failed: {error.message}", (), log)
     try:
-        with Machine(host, vm, firecracker=firecracker, run_dir=directory) as machine:
+        with vmm.machine(vm, directory) as machine:
             machine.start(time.monotonic() + spawn_s)
             machine.wait_for("exec", time.monotonic() + seconds)
         outcome = "this time the program was started"

@@ -20,16 +20,15 @@ from fcbuild.errors import CheckFailed, FcBuildError
 from fcbuild.instance import Instance
 from fcbuild.microvm import assemble, remove_drives
 from fcbuild.second_boot import SecondBoot
+from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import Check, HttpCheck, ImageSpec, LogCheck
 from fcbuild.store import Artifact
 from fcbuild.tables import MIB
-from fcbuild.vmm.firecracker import Firecracker
-from fcbuild.vmm.host import Host
-from fcbuild.vmm.machine import Exit, Machine, printable
+from fcbuild.vmm.machine import Exit, Machine, Vmm, printable
 
 SCHEMA = 1
 
-# The deadline of image.toml is meant for hardware; an emulated host is several times slower.
+# The deadline of image.toml is meant for hardware; what is emulated is several times slower.
 EMULATED_FACTOR = 5
 
 DEADLINE_MS = 30_000  # where image.toml says nothing
@@ -58,10 +57,10 @@ class Receipt:
     """
 
     image: str
+    arch: str
     kernel: Artifact
     rootfs: Artifact
-    vmm: Firecracker
-    kvm: str
+    vmm: Vmm
     instance: list[str] | None = None
     ok: bool = False
     error: str | None = None
@@ -87,9 +86,10 @@ class Receipt:
             "error": self.error,
             "second_boot": self.second_boot
             and {"outcome": self.second_boot.outcome, "console": list(self.second_boot.console)},
-            "kernel": made(self.kernel, "vmlinux"),
+            "kernel": made(self.kernel, KERNEL_FILE[self.arch]),
             "rootfs": made(self.rootfs, "rootfs.ext4"),
-            "vmm": {"name": "firecracker", "version": self.vmm.version, "kvm": self.kvm},
+            "arch": self.arch,
+            "vmm": {"name": self.vmm.name, "version": self.vmm.version, "kvm": self.vmm.kind},
             "instance": self.instance,
             "events": self.events,
             "timings_ms": self.timings,
@@ -105,8 +105,7 @@ def verify(
     *,
     kernel: Artifact,
     rootfs: Artifact,
-    host: Host,
-    firecracker: Firecracker,
+    vmm: Vmm,
     receipt_path: Path,
     instance: Instance | None = None,
 ) -> Receipt:
@@ -117,20 +116,20 @@ def verify(
     the run directory is kept then, without the private drives, and the error names
     it. Raises SpecError for an instance that does not go with the image.
     """
-    receipt = Receipt(spec.name, kernel, rootfs, firecracker, host.kind)
+    receipt = Receipt(spec.name, spec.arch, kernel, rootfs, vmm)
     if instance is not None:
         receipt.instance = instance.names()
     # Not below artifacts/: the path of a unix socket has at most 107 bytes.
     run_dir = Path(tempfile.mkdtemp(prefix="fcbuild-"))
     keep = False
     try:
-        make = partial(assemble, spec, kernel=kernel, rootfs=rootfs, host=host, instance=instance)
+        make = partial(assemble, spec, kernel=kernel, rootfs=rootfs, place=vmm, instance=instance)
         vm = make(run_dir=run_dir)
-        machine = Machine(host, vm, firecracker=firecracker.path, run_dir=run_dir)
+        machine = vmm.machine(vm, run_dir)
         results = [CheckResult(check) for check in spec.checks]
         try:
             with machine:
-                _run(spec, rootfs.facts, machine, host, results)
+                _run(spec, rootfs.facts, machine, vmm, results)
             receipt.ok = True
         except FcBuildError as error:
             remove_drives(vm, run_dir)
@@ -140,13 +139,12 @@ def verify(
                 progress.say(f"{spec.name}: it failed; booting once more for the kernel's messages")
                 receipt.second_boot = second_boot.watch(
                     lambda directory: make(run_dir=directory),
-                    host,
-                    firecracker=firecracker.path,
+                    vmm,
                     run_dir=run_dir,
                     spawn_s=SPAWN_S,
                     seconds=min(
-                        _factor(host) * second_boot.DEADLINE_S,
-                        _seconds(spec, rootfs.facts, host),
+                        _factor(vmm) * second_boot.DEADLINE_S,
+                        _seconds(spec, rootfs.facts, vmm),
                     ),
                 )
                 error.message += f"\n{receipt.second_boot.text()}"
@@ -180,25 +178,25 @@ def seconds_for(spec: ImageSpec, *, health_ms: int, factor: int) -> float:
     return (factor * DEADLINE_MS + health_ms) / 1000
 
 
-def _factor(host: Host) -> int:
-    return EMULATED_FACTOR if host.kind == "emulated" else 1
+def _factor(vmm: Vmm) -> int:
+    return 1 if vmm.kind == "native" else EMULATED_FACTOR
 
 
-def _seconds(spec: ImageSpec, facts: Mapping[str, Any], host: Host) -> float:
-    return seconds_for(spec, health_ms=facts.get("health_ms", 0), factor=_factor(host))
+def _seconds(spec: ImageSpec, facts: Mapping[str, Any], vmm: Vmm) -> float:
+    return seconds_for(spec, health_ms=facts.get("health_ms", 0), factor=_factor(vmm))
 
 
 def _run(
     spec: ImageSpec,
     facts: Mapping[str, Any],
     machine: Machine,
-    host: Host,
+    vmm: Vmm,
     results: list[CheckResult],
 ) -> None:
     machine.start(time.monotonic() + SPAWN_S)
     health = bool(facts.get("health"))
     expected = expected_exit(spec, health=health)
-    deadline = time.monotonic() + _seconds(spec, facts, host)
+    deadline = time.monotonic() + _seconds(spec, facts, vmm)
     machine.wait_for("exec", deadline)
     if spec.ready:
         machine.wait_for("ready", deadline)
@@ -209,7 +207,7 @@ def _run(
         machine.wait_for_end(deadline)
         _check_exit(spec, expected, machine)
         return
-    machine.stop(time.monotonic() + _factor(host) * (spec.stop_grace / 1000 + STOP_SLACK_S))
+    machine.stop(time.monotonic() + _factor(vmm) * (spec.stop_grace / 1000 + STOP_SLACK_S))
     if "stopping" not in machine.timings.stages:
         # A service that ended before it was told to.
         _check_exit(spec, 0, machine)

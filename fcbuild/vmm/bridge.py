@@ -1,4 +1,5 @@
-"""Carry Firecracker's sockets, logs and exit status between this host and the agent (LINK.md).
+"""Carry sockets, logs and an exit status between this host and QEMU's guest (LINK.md), here for
+Firecracker in an emulated KVM host; where QEMU is itself the VMM, PID 1 is the agent.
 
     client ---- run_dir/api.sock --+                      +-- api.sock --- Firecracker
     client ---- run_dir/v.sock ----+   bridge == agent ---+-- v.sock ----- (the same paths, but in
@@ -159,7 +160,7 @@ class Bridge:
             self.trouble = error.message
             self._on_broken()
         except BaseException as error:
-            self.trouble = f"the bridge to the emulated KVM host failed: {error!r}"
+            self.trouble = f"the bridge to QEMU's guest failed: {error!r}"
             self._on_broken()
             raise
         finally:
@@ -249,7 +250,7 @@ class Bridge:
             return
         self._out += frame
         if len(self._out) > _OUT_LIMIT:
-            raise Violation("the emulated KVM host takes no answers")
+            raise Violation("QEMU's guest takes no answers")
 
     # The local side.
 
@@ -373,10 +374,10 @@ class Bridge:
             if stream is not None:
                 self._on_stream(stream, kind, payload)
             elif not self._was_opened(stream_id):
-                raise Violation(f"the emulated KVM host named a stream that never was: {stream_id}")
+                raise Violation(f"QEMU's guest named a stream that never was: {stream_id}")
         elif kind is Frame.READY:
             if (version := u32(payload)) != VERSION:
-                raise Violation(f"the agent speaks version {version} of the link, not {VERSION}")
+                raise Violation(f"QEMU's guest speaks version {version} of the link, not {VERSION}")
             self.ready.set()
         elif kind is Frame.DRAIN:
             self._draining = True
@@ -386,7 +387,7 @@ class Bridge:
         elif kind is Frame.TROUBLE:
             self.trouble = " ".join(payload.decode(errors="backslashreplace").split())
         else:
-            raise Violation(f"the emulated KVM host sent a {kind.name} frame")
+            raise Violation(f"QEMU's guest sent a {kind.name} frame")
 
     def _was_opened(self, stream_id: int) -> bool:
         # A frame for a stream that is gone crossed our CLOSE.
@@ -395,7 +396,7 @@ class Bridge:
 
     def _on_log(self, index: int, payload: bytes) -> None:
         if index >= len(self._logs):
-            raise Violation(f"the emulated KVM host named a log that is not: {index}")
+            raise Violation(f"QEMU's guest named a log that is not: {index}")
         path, fd = self._logs[index]
         data = memoryview(payload)
         try:
@@ -406,7 +407,7 @@ class Bridge:
 
     def _on_open(self, stream_id: int, index: int) -> None:
         if stream_id % 2 or stream_id <= self._last_theirs or index >= len(self._targets):
-            raise Violation(f"the emulated KVM host opened stream {stream_id} to socket {index}")
+            raise Violation(f"QEMU's guest opened stream {stream_id} to socket {index}")
         self._last_theirs = stream_id
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(0)
@@ -427,10 +428,10 @@ class Bridge:
         elif kind is Frame.WINDOW:
             more = u32(payload)
             if not 0 < more <= WINDOW_BYTES - stream.credit:
-                raise Violation(f"the emulated KVM host gave {more} bytes of credit")
+                raise Violation(f"QEMU's guest gave {more} bytes of credit")
             stream.credit += more
         elif payload:
-            raise Violation(f"the emulated KVM host sent a {kind.name} frame with a payload")
+            raise Violation(f"QEMU's guest sent a {kind.name} frame with a payload")
         elif kind is Frame.CLOSE:
             stream.got_close = True
             self._deliver(stream)
@@ -442,14 +443,14 @@ class Bridge:
         elif kind is Frame.REFUSED and stream.state is _State.OPENING:
             self._drop(stream)
         else:
-            raise Violation(f"the emulated KVM host sent {kind.name} out of turn")
+            raise Violation(f"QEMU's guest sent {kind.name} out of turn")
         self._settle(stream)
 
     def _on_data(self, stream: _Stream, payload: bytes) -> None:
         room = WINDOW_BYTES + (DRAIN_BYTES if self._draining else 0)
         if stream.state is not _State.JOINED or stream.got_eof or stream.got_close or not payload:
-            raise Violation("the emulated KVM host sent DATA out of turn")
+            raise Violation("QEMU's guest sent DATA out of turn")
         if stream.taken + len(stream.inbox) + len(payload) > room:
-            raise Violation("the emulated KVM host sent DATA beyond its credit")
+            raise Violation("QEMU's guest sent DATA beyond its credit")
         stream.inbox += payload
         self._deliver(stream)

@@ -19,21 +19,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
-import select
-import socket
-import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fcbuild import run
 from fcbuild.errors import ToolMissing, VmmError
-from fcbuild.vmm import initramfs, process
+from fcbuild.vmm import initramfs, process, qemu
 from fcbuild.vmm.bridge import Bridge
 from fcbuild.vmm.host import KvmKind, VmmLaunch
 from fcbuild.vmm.hostlink import AgentConfig
@@ -51,8 +47,7 @@ _MOST_CPUS = 8  # beyond this, TCG's threads mostly wait for each other
 # The machine has eight virtio-mmio slots when ACPI does not describe it; the link takes one.
 _MOST_DISKS = 7
 
-# QEMU connects before it starts its machine. Longer means that it hangs.
-_QEMU_START_S = 30.0
+_WHAT = "the emulated KVM host"  # in messages: whose QEMU it is
 
 # Nothing of ours can be put there: L1 mounts its own.
 _L1_OWN = tuple(map(PurePosixPath, ("/dev", "/proc", "/sys")))
@@ -98,22 +93,22 @@ class EmulatedHost:
             with image.open("wb") as out:
                 size = initramfs.write(out, self._entries(launch))
             link_path = launch.run_dir / "host.sock"
-            listener = undo.enter_context(_listening(link_path))
+            listener = undo.enter_context(qemu.listening(link_path))
             undo.callback(link_path.unlink, missing_ok=True)
             bridge = Bridge(
                 connect=launch.connect,
                 listen=launch.listen,
                 logs=[launch.run_dir / "console.log", *launch.logs],
-                on_broken=lambda: qemu.kill(),
+                on_broken=lambda: child.kill(),
             )
             undo.callback(bridge.close)
             console = launch.run_dir / "host-console.log"
             argv = self._argv(launch, image, _memory_mib(launch, size), link_path, console)
             with console.open("ab") as log:
-                qemu = process.spawn(argv, stdout=log)
-            undo.callback(process.end, qemu, grace_s=0)
-            bridge.start(_connection_of(qemu, listener, console))
-            started = EmulatedProcess(qemu, bridge, console, image)
+                child = process.spawn(argv, stdout=log)
+            undo.callback(process.end, child, grace_s=0)
+            bridge.start(qemu.connection(child, listener, what=_WHAT, log=console))
+            started = EmulatedProcess(child, bridge, console, image)
             undo.pop_all()
         listener.close()
         link_path.unlink(missing_ok=True)
@@ -157,30 +152,12 @@ class EmulatedHost:
             *("-kernel", self.kernel),
             *("-initrd", image),
             *("-append", " ".join((*_KERNEL_ARGS, f"tsc_early_khz={_tsc_khz(self.agent)}"))),
-            *("-chardev", f"file,id=console,append=on,path={_quoted(console)}"),
-            *("-serial", "chardev:console"),
-            *("-chardev", f"socket,id=link,path={_quoted(link)}"),
-            *("-device", "virtio-serial-device,max_ports=2"),
-            *("-device", "virtserialport,chardev=link"),
+            *qemu.console(console),
+            *qemu.port(link),
         ]
         for index, (path, writable) in enumerate(launch.disks):
-            argv += _disk_argv(index, path, writable=writable)
+            argv += qemu.disk(index, path, writable=writable)
         return argv
-
-
-def _disk_argv(index: int, path: Path, *, writable: bool) -> Iterator[str]:
-    """Yield the options of a virtio-blk device, which the agent knows by its serial."""
-    drive = {
-        "driver": "raw",
-        "node-name": f"disk{index}",
-        "read-only": not writable,
-        # A flush of the guest's need not reach this machine's disk: the drive is as good as
-        # Firecracker leaves it, and that is in the page cache.
-        "cache": {"no-flush": True},
-        "file": {"driver": "file", "filename": os.fspath(path)},
-    }
-    yield from ("-blockdev", json.dumps(drive))
-    yield from ("-device", f"virtio-blk-device,drive=disk{index},serial=disk{index}")
 
 
 class EmulatedProcess:
@@ -206,7 +183,7 @@ class EmulatedProcess:
         readers that are slow, until end(). Raises VmmError on timeout, or when L1 failed.
         """
         deadline = time.monotonic() + timeout_s
-        if not _ended(self._qemu, timeout_s):
+        if not qemu.ended(self._qemu, timeout_s):
             raise VmmError(
                 f"Firecracker in the emulated KVM host did not end within {timeout_s:g} s"
             )
@@ -234,7 +211,7 @@ class EmulatedProcess:
         status = self._qemu.poll()
         if status is None or self._was_ended or self._bridge.status is not None:
             return None
-        return _how_it_ended(status, self._console)
+        return qemu.how_it_ended(status, what=_WHAT, log=self._console)
 
 
 @functools.cache
@@ -265,75 +242,3 @@ def _l1_path(path: Path) -> PurePosixPath:
 def _memory_mib(launch: VmmLaunch, initramfs_bytes: int) -> int:
     files_mib = -(-initramfs_bytes // (1 << 20))
     return max(_SMALLEST_MIB, launch.memory_mib + _OWN_MIB + _INITRAMFS_COPIES * files_mib)
-
-
-def _quoted(path: Path) -> str:
-    """Return the path as a value of a QEMU option list, where a comma separates."""
-    return os.fspath(path).replace(",", ",,")
-
-
-def _listening(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        listener.bind(os.fspath(path))
-        listener.listen(1)
-    except OSError as error:
-        listener.close()
-        raise VmmError(f"cannot listen on {path}: {error.strerror or error}") from error
-    return listener
-
-
-def _connection_of(
-    qemu: subprocess.Popen[bytes], listener: socket.socket, console: Path
-) -> socket.socket:
-    """Return QEMU's connection. Raises VmmError when it ends or hangs instead."""
-    pidfd = os.pidfd_open(qemu.pid)
-    try:
-        waiting = select.poll()
-        waiting.register(listener, select.POLLIN)
-        waiting.register(pidfd, select.POLLIN)
-        found = dict(waiting.poll(_QEMU_START_S * 1000))
-    finally:
-        os.close(pidfd)
-    if listener.fileno() in found:
-        link, _ = listener.accept()
-        credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("3i", credentials)[0] == qemu.pid:
-            return link
-        link.close()
-        raise VmmError(f"a stranger connected to {listener.getsockname()}")
-    if not found:
-        raise VmmError(f"QEMU did not start within {_QEMU_START_S:g} s")
-    raise VmmError(_how_it_ended(qemu.wait(), console), hint=f"its messages: {console}")
-
-
-def _ended(qemu: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Wait for QEMU's end and reap it; without Popen's polling."""
-    if qemu.poll() is not None:
-        return True
-    pidfd = os.pidfd_open(qemu.pid)
-    try:
-        waiting = select.poll()
-        waiting.register(pidfd, select.POLLIN)
-        found = waiting.poll(max(0.0, timeout_s) * 1000)
-    finally:
-        os.close(pidfd)
-    return bool(found) and qemu.wait() is not None
-
-
-def _how_it_ended(status: int, console: Path) -> str:
-    how = f"signal {-status}" if status < 0 else f"status {status}"
-    last = " / ".join(_last_lines(console, 5)) or "nothing on its console"
-    return f"the emulated KVM host ended with {how} before Firecracker did: {last}"
-
-
-def _last_lines(path: Path, count: int) -> Sequence[str]:
-    """Return the last lines of a console log as a terminal shows them, or the panic in it."""
-    try:
-        text = path.read_bytes()[-16_384:].decode(errors="replace")
-    except OSError:
-        return []
-    lines = ("".join(c for c in line if c.isprintable()).strip() for line in text.splitlines())
-    found = [line for line in lines if line]
-    # A call trace follows it, and says less.
-    return [line for line in found if "Kernel panic" in line] or found[-count:]

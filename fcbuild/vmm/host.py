@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-KvmKind = Literal["native", "emulated"]
+# What a guest runs on: this machine's KVM, the KVM of an emulated host, or an emulated machine.
+KvmKind = Literal["native", "emulated", "none"]
+
+
+class Place(Protocol):
+    """Something that runs microVMs."""
+
+    @property
+    def kind(self) -> KvmKind:
+        """What a guest runs on there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +70,8 @@ class VmmProcess(Protocol):
         """Say in one line what went wrong below Firecracker (the emulated host), if anything."""
 
 
-class Host(Protocol):
+class Host(Place, Protocol):
     """A place that can run Firecracker."""
-
-    @property
-    def kind(self) -> KvmKind:
-        """Which it is."""
 
     def spawn(self, launch: VmmLaunch) -> VmmProcess:
         """Start Firecracker; returns once the process runs (its API socket may come later)."""

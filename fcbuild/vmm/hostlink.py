@@ -57,7 +57,7 @@ def encode_u32(kind: Frame, stream: int, value: int) -> bytes:
 def u32(payload: bytes) -> int:
     """Return the payload's number. Raises Violation unless it is one."""
     if len(payload) != _U32.size:
-        raise Violation(f"the emulated KVM host sent {len(payload)} bytes for a number")
+        raise Violation(f"QEMU's guest sent {len(payload)} bytes for a number")
     return int(_U32.unpack(payload)[0])
 
 
@@ -81,7 +81,7 @@ class Decoder:
             while len(self._pending) - at >= HEADER.size:
                 kind, stream, length = HEADER.unpack_from(self._pending, at)
                 if length > FRAME_BYTES:
-                    raise Violation(f"the emulated KVM host sent a frame of {length} bytes")
+                    raise Violation(f"QEMU's guest sent a frame of {length} bytes")
                 end = at + HEADER.size + length
                 if len(self._pending) < end:
                     return
@@ -90,7 +90,7 @@ class Decoder:
                 try:
                     frame = Frame(kind)
                 except ValueError:
-                    raise Violation(f"the emulated KVM host sent a frame of type {kind}") from None
+                    raise Violation(f"QEMU's guest sent a frame of type {kind}") from None
                 yield frame, stream, payload
         finally:
             del self._pending[:at]

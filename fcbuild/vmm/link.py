@@ -1,4 +1,4 @@
-"""The host's end of the boot contract's link: events, output and forwards over vsock.
+"""The host's end of the boot contract's link: events, output and forwards over unix sockets.
 
 Firecracker maps vsock to unix sockets: a guest that connects to port P of the host reaches the
 socket `<uds>_P`; the host reaches port P of the guest by connecting to `<uds>` and writing
@@ -18,6 +18,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -66,12 +67,30 @@ class Ended:
 
 Item = Event | Line | Broken | Ended
 
+# How to reach a port of the guest: connect this socket, for that uds and port. Raises OSError.
+Dial = Callable[[socket.socket, Path, int], None]
+
+
+def dial_vsock(connection: socket.socket, uds: Path, port: int) -> None:
+    """Reach a port as Firecracker has it: by name, on the one socket for all."""
+    connection.connect(str(uds))
+    connection.sendall(b"CONNECT %d\n" % port)
+    answer = read_line(connection)
+    if not answer.startswith(b"OK "):
+        raise OSError(f"answered {answer!r}")
+
+
+def dial_socket(connection: socket.socket, uds: Path, port: int) -> None:
+    """Reach a port that has a socket of its own, named like those that we listen on."""
+    connection.connect(str(_beside(uds, port)))
+
 
 class Link:
     """Listens for the guest; `items` is what came, in order."""
 
-    def __init__(self, uds: Path, output: Path) -> None:
+    def __init__(self, uds: Path, output: Path, dial: Dial) -> None:
         self.uds = uds
+        self._dial = dial
         self.items: queue.Queue[Item] = queue.Queue()
         self._output: IO[bytes] = output.open("wb", buffering=0)
         self._selector = selectors.DefaultSelector()
@@ -99,7 +118,7 @@ class Link:
 
     def path(self, port: int) -> Path:
         """Return the socket at which a guest reaches this port of the host."""
-        return self.uds.with_name(f"{self.uds.name}_{port}")
+        return _beside(self.uds, port)
 
     def watch(self, pid: int) -> None:
         """Start listening; pid is the process whose end is the VM's."""
@@ -125,11 +144,7 @@ class Link:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(timeout_s)
         try:
-            connection.connect(str(self.uds))
-            connection.sendall(b"CONNECT %d\n" % port)
-            answer = read_line(connection)
-            if not answer.startswith(b"OK "):
-                raise OSError(f"answered {answer!r}")
+            self._dial(connection, self.uds, port)
         except OSError as error:
             connection.close()
             raise VmmError(f"port {port} of the guest cannot be reached: {error}") from error
@@ -261,6 +276,10 @@ class _Guest:
     connection: socket.socket
     port: int
     pending: bytes = b""
+
+
+def _beside(uds: Path, port: int) -> Path:
+    return uds.with_name(f"{uds.name}_{port}")
 
 
 def _line(data: bytes) -> Line:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import queue
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NoReturn, cast, get_args
+from typing import Literal, NoReturn, Protocol, Self, cast, get_args
 
 from fcbuild.errors import BootTimeout, GuestExited, GuestPanic, VmmError
 from fcbuild.plan import BOOT_CONTRACT
-from fcbuild.vmm.api import Api
-from fcbuild.vmm.config import GUEST_CID, MicroVm, VmConfig, for_image
-from fcbuild.vmm.host import Host, VmmLaunch, VmmProcess
-from fcbuild.vmm.link import EVENTS, STDERR, STDOUT, Broken, Ended, Event, Line, Link
-
-__all__ = ["GUEST_CID", "Exit", "Health", "Machine", "Timings"]
+from fcbuild.vmm.config import MicroVm
+from fcbuild.vmm.host import KvmKind, VmmProcess
+from fcbuild.vmm.link import Broken, Dial, Ended, Event, Line, Link
 
 OUTPUT_LINES = 100_000  # of the program's output, kept for whoever asks; the log has them all
 CONSOLE_LINES = 15  # of the console, in an error
 CONSOLE_BYTES = 1 << 16  # from its end, to find them
-_CONNECT_S = 5.0  # to reach a port of the guest
-_DYING_S = 1.0  # for a VM to end, when a failure may come from its end
-_SOCKET_RETRY_S = 0.002  # see Machine._connect_api
+CONNECT_S = 5.0  # to reach a port of the guest
+DYING_S = 1.0  # for a VM to end, when a failure may come from its end
 
 # The stages of the boot contract that a guest goes through, in order.
 STAGES = ("kernel", "init", "mounted", "exec", "ready", "stopping", "exit", "end")
@@ -81,19 +78,20 @@ class Timings:
     stages: dict[str, float] = field(default_factory=dict)
 
 
-class Machine:
-    """A Firecracker microVM. A context manager: leaving it ends whatever still runs.
+class Machine(ABC):
+    """A microVM, whichever VMM runs it. A context manager: leaving it ends whatever still runs.
 
     `run_dir` is private (0700) and holds sockets and logs; its path must be short enough for a
-    unix socket. Drives that the guest writes to have to be private copies.
+    unix socket. Drives that the guest writes to have to be private copies. title: the VMM, in
+    messages. log: what the VMM itself writes. dial: how a port of the guest is reached.
     """
 
-    def __init__(self, host: Host, vm: MicroVm, *, firecracker: Path, run_dir: Path) -> None:
-        self.host = host
+    def __init__(self, title: str, *, run_dir: Path, log: Path, dial: Dial) -> None:
+        self.title = title
         self.run_dir = run_dir
         self.console_log = run_dir / "console.log"
         self.output_log = run_dir / "output.log"
-        self.firecracker_log = run_dir / "firecracker.log"
+        self.vmm_log = log
         self.timings = Timings()
         self.events: list[Event] = []
         self._output: deque[str] = deque(maxlen=OUTPUT_LINES)
@@ -102,31 +100,10 @@ class Machine:
         self.version = ""
         self._ended = False
         self._fail: str | None = None
-        self._api_socket = run_dir / "api.sock"
-        vsock = run_dir / "v.sock"
-        self.config: VmConfig = for_image(vm, vsock=vsock)
-        self._link = Link(vsock, self.output_log)
-        self._launch = VmmLaunch(
-            run_dir=run_dir,
-            firecracker=firecracker,
-            args=(
-                *("--api-sock", str(self._api_socket), "--id", "fcbuild"),
-                *("--log-path", str(self.firecracker_log), "--level", "Warn"),
-            ),
-            connect=(self._api_socket, vsock),
-            listen=tuple(map(self._link.path, (EVENTS, STDOUT, STDERR))),
-            logs=(self.firecracker_log,),
-            disks=[
-                (Path(drive.path_on_host), not drive.is_read_only) for drive in self.config.drives
-            ],
-            files=(vm.kernel,),
-            memory_mib=vm.memory_mib,
-            vcpus=vm.vcpus,
-            tap=vm.tap,
-        )
+        self._link = Link(run_dir / "v.sock", self.output_log, dial)
         self._process: VmmProcess | None = None
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -149,33 +126,26 @@ class Machine:
         return self._fail
 
     def start(self, deadline: float) -> None:
-        """Spawn Firecracker, configure it and start the guest. deadline: on time.monotonic().
+        """Spawn the VMM and start the guest. deadline: on time.monotonic().
 
-        Raises ApiError for a call that is refused, BootFailed for the rest.
+        Raises ApiError for a call that is refused, BootFailed or another VmmError for the rest.
         """
         self.timings.begun = time.monotonic()
-        # Before Firecracker 1.14 the log file has to be there already.
-        self.firecracker_log.touch(mode=0o600)
-        self._process = self.host.spawn(self._launch)
+        self._process = self._spawn()
         self._link.watch(self._process.pid)
-        self._await_api(deadline)
-        api = Api(self._api_socket, timeout_s=max(1.0, deadline - time.monotonic()))
-        try:
-            self.version = api.version()
-            self.timings.api = time.monotonic()
-            for path, body in self.config.calls():
-                api.put(path, body)
-            self.timings.configured = time.monotonic()
-            # Before it is answered: the guest may be quicker than we are with the answer.
-            self.timings.started = time.monotonic()
-            api.action("InstanceStart")
-        except VmmError as error:
-            if type(error) is VmmError:
-                # The socket broke: Firecracker's end is the reason, and says more.
-                self._take_until(time.monotonic() + _DYING_S)
-                if self._ended:
-                    self._raise_end("starting the guest")
-            raise
+        self._begin(deadline)
+
+    @abstractmethod
+    def send_ctrl_alt_del(self) -> None:
+        """Press Ctrl-Alt-Del in the guest, which PID 1 takes for a stop. Raises VmmError."""
+
+    @abstractmethod
+    def _spawn(self) -> VmmProcess:
+        """Start the VMM's process."""
+
+    @abstractmethod
+    def _begin(self, deadline: float) -> None:
+        """Have the VMM start the guest; set the timings up to `started`, and the version."""
 
     def wait_for(self, stage: str, deadline: float) -> None:
         """Wait for a stage. Raises BootTimeout, GuestPanic or GuestExited with the evidence."""
@@ -221,10 +191,6 @@ class Machine:
         """Connect to a TCP port in the guest. Raises ConnectionError, VmmError."""
         return self._link.forward(port, _left(deadline))
 
-    def send_ctrl_alt_del(self) -> None:
-        """Press Ctrl-Alt-Del in the guest, which PID 1 takes for a stop. Raises VmmError."""
-        Api(self._api_socket, timeout_s=_CONNECT_S).action("SendCtrlAltDel")
-
     def stop(self, deadline: float) -> None:
         """Ask PID 1 to stop the program and wait for the VM's end. Raises BootFailed, VmmError."""
         if not self._ended and "exit" not in self.timings.stages:
@@ -232,7 +198,7 @@ class Machine:
                 self._link.control("stop", _left(deadline))
             except VmmError:
                 # It may have ended by itself a moment ago; only if it has not is this an error.
-                self._take_until(time.monotonic() + _DYING_S)
+                self._take_until(time.monotonic() + DYING_S)
                 if not self._ended:
                     raise
         self.wait_for_end(deadline)
@@ -251,7 +217,7 @@ class Machine:
         assert self._process is not None
         status = self._process.wait(_left(deadline))
         if status:
-            self._raise(GuestExited, f"Firecracker ended with status {status}")
+            self._raise(GuestExited, f"{self.title} ended with status {status}")
 
     def end(self) -> None:
         """End the process, at once; safe to call at any time and twice."""
@@ -261,23 +227,7 @@ class Machine:
 
     def console(self) -> list[str]:
         """Return the last lines of the guest's console."""
-        return last_lines(self.console_log) or last_lines(self.firecracker_log)
-
-    def _await_api(self, deadline: float) -> None:
-        # Between bind and listen Firecracker's socket is there and refuses, and no event tells
-        # when that is over, so it is tried again; an end of the process is noticed in between.
-        while True:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.connect(str(self._api_socket))
-                    return
-                except (FileNotFoundError, ConnectionRefusedError):
-                    pass
-            self._take(time.monotonic() + _SOCKET_RETRY_S)
-            if self._ended:
-                self._raise_end("waiting for the API socket")
-            if time.monotonic() > deadline:
-                self._raise(BootTimeout, "Firecracker's API socket did not come up")
+        return last_lines(self.console_log) or last_lines(self.vmm_log)
 
     def _take(self, deadline: float) -> bool:
         """Handle the next item from the guest; return False when none came by the deadline."""
@@ -348,6 +298,22 @@ class Machine:
         raise kind(what, stage=self.stage, console=self.console(), run_dir=self.run_dir)
 
 
+class Vmm(Protocol):
+    """What boots microVMs here. name, version: of the VMM; kvm: what it runs them on."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def kind(self) -> KvmKind: ...
+
+    def machine(self, vm: MicroVm, run_dir: Path) -> Machine:
+        """Return a microVM that is not started yet. Raises VmmError for what cannot be."""
+
+
 def last_lines(path: Path, count: int = CONSOLE_LINES) -> list[str]:
     """Return the last lines of a log, made printable: a guest's console may hold anything."""
     try:
@@ -403,4 +369,4 @@ def _shown(value: object) -> str:
 
 
 def _left(deadline: float) -> float:
-    return min(_CONNECT_S, max(0.1, deadline - time.monotonic()))
+    return min(CONNECT_S, max(0.1, deadline - time.monotonic()))

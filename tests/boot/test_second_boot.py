@@ -12,6 +12,7 @@ import pytest
 from fcbuild.errors import GuestPanic
 from fcbuild.tasks import Project
 from fcbuild.verify import verify
+from fcbuild.vmm.firecracker_machine import FirecrackerVmm
 from tests.conformance.microvm import Lab
 from tests.workspace import STORE, Workspace
 
@@ -62,8 +63,7 @@ def test_the_kernel_says_why_pid_1_was_not_reached(
             spec,
             kernel=kernel,
             rootfs=good._replace(directory=directory),
-            host=lab.host,
-            firecracker=lab.firecracker,
+            vmm=FirecrackerVmm(lab.host, lab.firecracker),
             receipt_path=receipt,
         )
     shutil.rmtree(caught.value.run_dir)

@@ -12,6 +12,7 @@ from fcbuild.plan import KVM_HOST
 from fcbuild.tasks import Project, commands
 from fcbuild.verify import SPAWN_S
 from fcbuild.vmm import firecracker
+from fcbuild.vmm.firecracker_machine import FirecrackerMachine
 from fcbuild.vmm.machine import Machine
 from tests.conformance.facts import Health, Ran
 from tests.conformance.oracle import CTRL_ALT_DEL
@@ -38,8 +39,8 @@ class Lab:
         # Short, for the sockets in it.
         run_dir = Path(tempfile.mkdtemp(prefix="fcc-"))
         try:
-            vm = assemble(spec, kernel=kernel, rootfs=rootfs, host=self.host, run_dir=run_dir)
-            with Machine(
+            vm = assemble(spec, kernel=kernel, rootfs=rootfs, place=self.host, run_dir=run_dir)
+            with FirecrackerMachine(
                 self.host, vm, firecracker=self.firecracker.path, run_dir=run_dir
             ) as machine:
                 return _run(machine, ask, verdicts, oracle)

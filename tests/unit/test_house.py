@@ -46,7 +46,10 @@ ONLY = {
     "requests": {"vmm/api.py"},
     "requests_unixsocket": {"vmm/api.py"},
     "docker": {"build/engine.py"},
-    "subprocess": {"run.py", "vmm/process.py", "vmm/native.py", "vmm/emulated.py"},
+    "subprocess": {
+        *("run.py", "vmm/process.py", "vmm/native.py", "vmm/emulated.py"),
+        *("vmm/qemu.py", "vmm/virt.py"),
+    },
     "doit": {
         *("tasks/project.py", "tasks/commands.py", "tasks/command_line.py", "tasks/action.py"),
         "reporter.py",

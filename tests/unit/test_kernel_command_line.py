@@ -8,7 +8,7 @@ import pytest
 
 from fcbuild import kernel_command_line
 from fcbuild.errors import VmmError
-from fcbuild.kernel_command_line import FIRECRACKER_X86, PLATFORMS, problem, split
+from fcbuild.kernel_command_line import FIRECRACKER_X86, PLATFORMS, QEMU_VIRT, problem, split
 
 CONTRACT = Path(kernel_command_line.__file__).with_name("guest") / "BOOT_CONTRACT.md"
 
@@ -18,7 +18,11 @@ def test_the_boot_contract_has_each_word_and_its_reason() -> None:
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     assert rows == [f"| `{word.text}` | {word.why} |" for word in FIRECRACKER_X86.words]
     loud = " ".join(word.text for word in FIRECRACKER_X86.verbose)
-    assert f"`{loud}`" in " ".join(section.split())
+    text = " ".join(section.split())
+    assert f"`{loud}`" in text
+    virt = " ".join(word.text for word in QEMU_VIRT.words)
+    assert f"`{virt}`" in text
+    assert f"`{' '.join(word.text for word in QEMU_VIRT.verbose)}`" in text
     assert "`root=/dev/vda`" in section and "2,047 bytes" in section
 
 

@@ -26,6 +26,7 @@ from fcbuild.vmm.link import (
     Item,
     Line,
     Link,
+    dial_vsock,
     parse_event,
 )
 
@@ -42,7 +43,7 @@ def vmm() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def link(short_dir: Path, vmm: subprocess.Popen[bytes]) -> Iterator[Link]:
-    link = Link(short_dir / "v.sock", short_dir / "output.log")
+    link = Link(short_dir / "v.sock", short_dir / "output.log", dial_vsock)
     link.watch(vmm.pid)
     yield link
     link.close()
@@ -229,7 +230,7 @@ def test_a_path_that_is_too_long_for_a_socket_is_a_vmm_error(tmp_path: Path) -> 
     deep = tmp_path / ("x" * 100)
     deep.mkdir()
     with pytest.raises(VmmError, match="too long") as caught:
-        Link(deep / "v.sock", deep / "output.log")
+        Link(deep / "v.sock", deep / "output.log", dial_vsock)
     assert "TMPDIR" in str(caught.value.hint)
 
 

@@ -21,6 +21,7 @@ from fcbuild.errors import (
 )
 from fcbuild.vmm import config, machine
 from fcbuild.vmm.config import MicroVm
+from fcbuild.vmm.firecracker_machine import FirecrackerMachine
 from fcbuild.vmm.machine import Exit, Health, Machine
 from fcbuild.vmm.native import NativeHost
 from tests import fakes
@@ -31,7 +32,7 @@ SOON_S = 0.3  # for what never comes
 
 HANG: Step = ["hang"]
 
-Make = Callable[..., Machine]
+Make = Callable[..., FirecrackerMachine]
 
 
 def soon() -> float:
@@ -48,7 +49,9 @@ def make(tmp_path: Path, short_dir: Path) -> Make:
     for name in ("vmlinux", "rootfs.ext4"):
         (tmp_path / name).touch()
 
-    def make(guest: Sequence[Step] = (), vm: dict[str, Any] | None = None, **act: Any) -> Machine:
+    def make(
+        guest: Sequence[Step] = (), vm: dict[str, Any] | None = None, **act: Any
+    ) -> FirecrackerMachine:
         given = MicroVm(
             kernel=tmp_path / "vmlinux",
             rootfs=tmp_path / "rootfs.ext4",
@@ -57,7 +60,7 @@ def make(tmp_path: Path, short_dir: Path) -> Make:
             **(vm or {}),
         )
         firecracker = fakes.install(tmp_path, Act(guest=guest, **act))
-        return Machine(NativeHost(), given, firecracker=firecracker, run_dir=short_dir)
+        return FirecrackerMachine(NativeHost(), given, firecracker=firecracker, run_dir=short_dir)
 
     return make
 
@@ -175,7 +178,7 @@ def test_an_api_socket_that_never_opens_is_a_timeout(make: Make) -> None:
 
 
 def test_an_api_call_that_hangs_is_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_DYING_S", 0.1)
+    monkeypatch.setattr(machine, "DYING_S", 0.1)
     with make(hang="/vsock") as vm, pytest.raises(VmmError, match="did not answer PUT /vsock"):
         vm.start(time.monotonic() + 1.0)
 
@@ -457,7 +460,7 @@ def test_a_vm_that_does_not_stop_is_a_timeout(make: Make) -> None:
 def test_a_stop_that_is_refused_is_told(
     make: Make, monkeypatch: pytest.MonkeyPatch, control: str | None, said: str
 ) -> None:
-    monkeypatch.setattr(machine, "_DYING_S", 0.1)
+    monkeypatch.setattr(machine, "DYING_S", 0.1)
     with make([*BOOT, ["hang"]], control=control) as vm:
         vm.start(in_time())
         vm.wait_for("exec", in_time())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from fcbuild.store import Artifact
 from fcbuild.vmm import tap
 from fcbuild.vmm.emulated import EmulatedHost
 from fcbuild.vmm.native import NativeHost
+from fcbuild.vmm.virt import Virt
 
 NATIVE = NativeHost()
+VIRT = Virt(Path("qemu"), "7.2")
 EMULATED = EmulatedHost(Path("qemu"), Path("vmlinux"), Path("agent"))
 
 PLAIN = ""
@@ -146,7 +149,7 @@ def test_everything_comes_together(
         image(toml),
         kernel=artifact,
         rootfs=artifact,
-        host=EMULATED,
+        place=EMULATED,
         run_dir=short_dir,
         instance=instance,
     )
@@ -166,7 +169,7 @@ def test_everything_comes_together(
 def test_a_root_that_is_written_to_is_a_private_copy(
     image: Any, artifact: Artifact, short_dir: Path
 ) -> None:
-    vm = assemble(image(""), kernel=artifact, rootfs=artifact, host=NATIVE, run_dir=short_dir)
+    vm = assemble(image(""), kernel=artifact, rootfs=artifact, place=NATIVE, run_dir=short_dir)
     assert vm.rootfs == short_dir / "rootfs.ext4" and not vm.shared
     assert vm.overlay is None and vm.config is None
 
@@ -183,3 +186,18 @@ def test_a_copy_is_sparse_and_leaves_the_source_alone(tmp_path: Path) -> None:
     assert copy.stat().st_blocks * 512 < 1 << 20
     copy.write_bytes(b"changed")
     assert source.stat().st_size == 8 << 20
+
+
+def test_qemu_has_no_metadata_service_and_makes_no_tap(image: Any, own: Any) -> None:
+    with pytest.raises(SpecError, match="mmds: the metadata service is Firecracker's"):
+        choose_tap(image(PLAIN), own(MMDS), VIRT)
+    assert choose_tap(image(NETWORK), None, VIRT) is None
+
+
+def test_a_kernel_for_64_bit_arm_is_an_image(
+    image: Any, artifact: Artifact, tmp_path: Path, short_dir: Path
+) -> None:
+    (tmp_path / "Image").touch()
+    spec = replace(image(PLAIN), arch="aarch64")
+    vm = assemble(spec, kernel=artifact, rootfs=artifact, place=VIRT, run_dir=short_dir)
+    assert vm.kernel == tmp_path / "Image"

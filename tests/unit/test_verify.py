@@ -29,6 +29,7 @@ from fcbuild.store import Artifact
 from fcbuild.verify import Receipt
 from fcbuild.vmm.config import MicroVm
 from fcbuild.vmm.firecracker import Firecracker
+from fcbuild.vmm.firecracker_machine import FirecrackerVmm
 from fcbuild.vmm.host import Host
 from fcbuild.vmm.native import NativeHost
 from tests import fakes
@@ -70,12 +71,12 @@ def boot(
             digests = dict.fromkeys(files, "d" * 64)
             return Artifact(kind, "tool", kind * 4, tmp_path, digests, facts or {})
 
+        firecracker = Firecracker(fakes.install(tmp_path, Act(guest=guest, **act)), "1.12.1")
         return verify.verify(
             image(toml),
             kernel=artifact("kernel", "vmlinux"),
             rootfs=artifact("rootfs", "rootfs.ext4", "overlay.ext4"),
-            host=host or NativeHost(),
-            firecracker=Firecracker(fakes.install(tmp_path, Act(guest=guest, **act)), "1.12.1"),
+            vmm=FirecrackerVmm(host or NativeHost(), firecracker),
             receipt_path=tmp_path / "receipts" / "tool.json",
             instance=instance,
         )
