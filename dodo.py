@@ -122,8 +122,8 @@ def task__toolchain() -> dict[str, Any]:
     return project.toolchain()
 
 
-def task__init() -> dict[str, Any]:
-    return project.program(lambda: project.plan.init)
+def task__init() -> Iterator[dict[str, Any]]:
+    yield from project.inits()
 
 
 def task__agent() -> dict[str, Any]:

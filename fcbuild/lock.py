@@ -10,6 +10,7 @@ has one of its own, build/lock.toml, which travels with the program.
     [base.debian-base]               # an image that is bootstrapped from packages
     suite = "trixie"                 # what it was asked to be when it was locked
     asked = ["ca-certificates"]
+    arch = "aarch64"                 # where it is not x86_64
     time = 2026-01-31T12:00:00Z
     [base.debian-base.packages]      # what that came to
     apt = "3.0.4"
@@ -34,6 +35,8 @@ from fcbuild.tables import Table
 FILE = "lock.toml"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
+ARCH = "x86_64"  # of a base that names none
+
 _HEADER = "# Written by `doit lock`; commit it. Nothing in it is for changing by hand.\n"
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN = 12  # characters of a digest
@@ -48,13 +51,14 @@ class LockedImage(NamedTuple):
 
 
 class LockedBase(NamedTuple):
-    """A bootstrapped base. suite, asked: what it was asked to be (asked: sorted); packages: name ->
-    version of all that came; time: of locking, in s since 1970."""
+    """A bootstrapped base. suite, asked, arch: what it was asked to be (asked: sorted); packages:
+    name -> version of all that came; time: of locking, in s since 1970."""
 
     suite: str
     asked: tuple[str, ...]
     packages: Mapping[str, str]
     time: int
+    arch: str = ARCH
 
 
 class Lock(NamedTuple):
@@ -109,6 +113,8 @@ def document(lock: Lock) -> str:
         lines.append(f"[base.{_key(name)}]")
         lines.append(f"suite = {_string(base.suite)}")
         lines.append(f"asked = [{', '.join(map(_string, base.asked))}]")
+        if base.arch != ARCH:
+            lines.append(f"arch = {_string(base.arch)}")
         lines.append(f"time = {_time(base.time)}")
         lines.append(f"[base.{_key(name)}.packages]")
         lines += [f"{_key(k)} = {_string(v)}" for k, v in sorted(base.packages.items())]
@@ -188,6 +194,7 @@ def _base(table: Table) -> LockedBase:
         asked=table.strings("asked"),
         packages=table.string_map("packages"),
         time=_read_time(table),
+        arch=table.string("arch", ARCH),
     )
     table.finish()
     return base

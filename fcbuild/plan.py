@@ -26,7 +26,7 @@ from fcbuild.errors import InputChanged, SpecError, did_you_mean
 from fcbuild.ext4 import form
 from fcbuild.fingerprint import SHORT, Json
 from fcbuild.lock import Lock, LockedBase
-from fcbuild.series import KERNEL_FILE, X86_64, GivenKernel, KernelSpec
+from fcbuild.series import DEBIAN_ARCH, KERNEL_FILE, X86_64, GivenKernel, KernelSpec, for_arch
 from fcbuild.spec import Bootstrap, ImageSpec, Specs, bootstrap
 
 Kind = Literal["base", "container", "kernel", "init", "agent", "rootfs"]
@@ -52,6 +52,9 @@ TOOLCHAIN_SPEC = PACKAGE / "build" / "toolchain.toml"
 TOOLCHAIN_LOCK = PACKAGE / "build" / lock.FILE
 ROOTFS_FILE = "rootfs.ext4"
 PRODUCTS: tuple[Kind, ...] = ("kernel", "rootfs")  # what artifacts/ has links to
+GUEST, KVMHOST = "guest", "kvmhost"  # directories of our own programs
+# Of the link between QEMU's guests and this host, for guests that are not KVM hosts.
+LINK_SOURCES = ("config.h", "mux.c", "mux.h")
 KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
 
 
@@ -121,6 +124,7 @@ class Plan:
         self._digests = digests or Digests()
         self._barred = barred
         self._containers: dict[str, Recipe] = {}
+        self._inits: dict[str, Recipe] = {}
         self._texts: dict[str, bytes] = {}
 
     @cached_property
@@ -140,13 +144,26 @@ class Plan:
 
     @cached_property
     def init(self) -> Recipe:
-        """The guest's PID 1."""
-        return self._sources("init", "guest")
+        """The guest's PID 1 on x86-64."""
+        return self._program("init", GUEST, _sources(GUEST))
 
     @cached_property
     def agent(self) -> Recipe:
         """The only program of an emulated KVM host."""
-        return self._sources("agent", "kvmhost")
+        return self._program("agent", KVMHOST, _sources(KVMHOST))
+
+    def init_for(self, arch: str) -> Recipe:
+        """The guest's PID 1. What is not x86-64 may have to do without vsock, and has another link
+        besides."""
+        if arch == X86_64:
+            return self.init
+        if arch not in self._inits:
+            sources = [*_sources(GUEST), *(f"../{KVMHOST}/{name}" for name in LINK_SOURCES)]
+            made = self._program("init", GUEST, sources)
+            self._inits[arch] = replace(
+                made, name=for_arch(GUEST, arch), inputs={**made.inputs, "arch": arch}
+            )
+        return self._inits[arch]
 
     def bootstrap(self, recipe: Recipe) -> Bootstrap:
         """Return what a base recipe is bootstrapped from."""
@@ -192,6 +209,14 @@ class Plan:
                 raise SpecError(
                     [f"images/{name}/Dockerfile: {dockerfile.LOCAL}{ref}: no images/{ref}{near}"],
                     hint=f"{dockerfile.LOCAL}NAME stands for the image NAME of images/",
+                )
+            if (theirs := self.specs.images[ref].arch) != (ours := self.specs.images[name].arch):
+                raise SpecError(
+                    [
+                        f"images/{name}/Dockerfile: {dockerfile.LOCAL}{ref}: it is for {theirs}, "
+                        f"this image for {ours}"
+                    ],
+                    hint=f'arch = "{theirs}" in images/{name}/image.toml makes it one for that',
                 )
             found[ref] = None
         return list(found)
@@ -253,16 +278,22 @@ class Plan:
 
     def rootfs(self, name: str) -> Recipe:
         epoch = self.epoch(name)
-        return rootfs(self.specs.images[name], self.container(name), self.init, epoch)
+        spec = self.specs.images[name]
+        return rootfs(spec, self.container(name), self.init_for(spec.arch), epoch)
 
     def bootable(self) -> list[str]:
         """Return the images that become root filesystems: all but the bootstrapped bases."""
         return [name for name, spec in self.specs.images.items() if spec.bootstrap is None]
 
+    def architectures(self) -> list[str]:
+        """Return the architectures of the images that become root filesystems, sorted."""
+        return sorted({self.specs.images[name].arch for name in self.bootable()})
+
     def all(self) -> Iterable[Recipe]:
         """Every recipe of the checkout, parents before children."""
         yield self.toolchain
         yield self.init
+        yield from (self.init_for(arch) for arch in self.architectures() if arch != X86_64)
         yield self.agent
         yield from map(self.kernel, self.specs.kernels)
         yield from (self.container(name) for name in self.specs.images if self._is_base(name))
@@ -299,14 +330,14 @@ class Plan:
     def _is_base(self, name: str) -> bool:
         return self.specs.images[name].bootstrap is not None
 
-    def _sources(self, kind: Literal["init", "agent"], directory: str) -> Recipe:
+    def _program(
+        self, kind: Literal["init", "agent"], directory: str, names: Iterable[str]
+    ) -> Recipe:
         sources: dict[str, Json] = {}
-        with os.scandir(PACKAGE / directory) as found:
-            for file in found:
-                if file.name.endswith((".c", ".h")) or file.name == "Makefile":
-                    status = file.stat(follow_symlinks=False)
-                    described = fingerprint.describe(file.path, status, self._digests.of)
-                    sources[file.name] = described
+        for name in names:
+            path = os.fspath(PACKAGE / directory / name)
+            status = os.stat(path, follow_symlinks=False)  # noqa: PTH116 (no Path on a fast way)
+            sources[name] = fingerprint.describe(path, status, self._digests.of)
         return Recipe(kind, directory, {"sources": sources}, (self.toolchain,))
 
 
@@ -317,7 +348,7 @@ def base(name: str, spec: Bootstrap, locked: LockedBase | None) -> Recipe:
         {
             "suite": spec.suite,
             "packages": sorted(spec.packages),
-            "arch": "amd64",
+            "arch": DEBIAN_ARCH[spec.arch],
             "lock": {"time": locked.time, "packages": dict(locked.packages)} if locked else None,
         },
     )
@@ -341,7 +372,7 @@ def container(
             "context": dict(described),
             "args": dict(args),
             "target": spec.build_target,
-            "platform": "linux/amd64",
+            "platform": spec.platform,
             "images": dict(images),
         },
         tuple(parents),
@@ -411,6 +442,15 @@ def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, epoch: int) -> Recipe:
     )
 
 
+def _sources(directory: str) -> list[str]:
+    """Return the names of a program's sources."""
+    return [
+        name
+        for name in os.listdir(PACKAGE / directory)  # noqa: PTH208 (names are all that is asked for)
+        if name.endswith((".c", ".h")) or name == "Makefile"
+    ]
+
+
 def read_dockerfile(spec: ImageSpec) -> str:
     """Return the text of an image's Dockerfile. Raises SpecError."""
     return _decoded(spec.name, _read(spec))
@@ -434,5 +474,5 @@ def _decoded(name: str, text: bytes) -> str:
 def _current(which: Lock, name: str, spec: Bootstrap) -> LockedBase | None:
     """Return the lock of a base, unless the base was asked to be something else then."""
     entry = which.bases.get(name)
-    asked = (spec.suite, tuple(sorted(spec.packages)))
-    return entry if entry and (entry.suite, entry.asked) == asked else None
+    asked = (spec.suite, tuple(sorted(spec.packages)), spec.arch)
+    return entry if entry and (entry.suite, entry.asked, entry.arch) == asked else None

@@ -25,6 +25,8 @@ from fcbuild.tables import Table
 
 ARCHITECTURES = ("x86_64", "aarch64")
 X86_64 = ARCHITECTURES[0]
+# How Debian calls them; the container engine too.
+DEBIAN_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 # Of the built kernel: an ELF file on x86-64; on 64-bit ARM the Image that boot loaders take.
 KERNEL_FILE = {"x86_64": "vmlinux", "aarch64": "Image"}
 

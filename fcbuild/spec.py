@@ -76,10 +76,12 @@ class Bootstrap(NamedTuple):
 
     suite: the distribution's release, as its archive names it.
     packages: packages to have besides the minimal base; NAME:ARCH for one of another architecture.
+    arch: the base's architecture.
     """
 
     suite: str
     packages: tuple[str, ...] = ()
+    arch: str = series.X86_64
 
 
 class ImageSpec(NamedTuple):
@@ -122,6 +124,11 @@ class ImageSpec(NamedTuple):
     ready: bool
     expect_exit: int | None
     checks: tuple[Check, ...]
+
+    @property
+    def platform(self) -> str:
+        """What the image is for, as the container engine calls it."""
+        return f"linux/{series.DEBIAN_ARCH[self.arch]}"
 
 
 class Specs(NamedTuple):
@@ -219,7 +226,8 @@ def _image(
     directory = root / "images" / name
     rootfs, machine, build = table.table("rootfs"), table.table("machine"), table.table("build")
     boot = table.table("boot")
-    base = _bootstrap(table)
+    arch = table.string("arch", series.X86_64, "|".join(series.ARCHITECTURES))
+    base = _bootstrap(table, arch)
     size = rootfs.get(
         "size",
         '"auto" or a size like "512MiB"',
@@ -235,7 +243,6 @@ def _image(
     if ready and init is None:
         boot.problem("ready", "an image with an init of its own (init = PATH)", ready)
     deadline, expect_exit = boot.time("deadline", -1), boot.integer("expect_exit", -1, 0, 255)
-    arch = table.string("arch", series.X86_64, "|".join(series.ARCHITECTURES))
     if isinstance(table.values.get("kernel"), dict):
         given = series.given(table.table("kernel"), image=name, directory=directory, arch=arch)
         kernels[given.name] = given
@@ -312,7 +319,7 @@ def _writable(table: Table) -> tuple[str, ...]:
     return paths
 
 
-def _bootstrap(table: Table) -> Bootstrap | None:
+def _bootstrap(table: Table, arch: str = series.X86_64) -> Bootstrap | None:
     if "bootstrap" not in table.values:
         return None
     part = table.table("bootstrap")
@@ -324,7 +331,7 @@ def _bootstrap(table: Table) -> Bootstrap | None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?", package):
             part.problem("packages", "names of packages", package)
     part.finish()
-    return Bootstrap(suite=suite, packages=packages)
+    return Bootstrap(suite=suite, packages=packages, arch=arch)
 
 
 def _check(table: Table) -> Check | None:

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import IO
 
 from fcbuild import context, lock, packages, progress
+from fcbuild.build import foreign, image_archive
 from fcbuild.build.engine import Engine
 from fcbuild.errors import BuildError, CommandFailed, ToolMissing
+from fcbuild.fingerprint import Json
 from fcbuild.lock import LockedBase
 from fcbuild.plan import Recipe
 from fcbuild.run import need, run
+from fcbuild.series import DEBIAN_ARCH
 from fcbuild.spec import Bootstrap
 from fcbuild.store import Artifact, Stage
 
@@ -31,7 +34,7 @@ MOVED = "moved"  # the fact of a base that is not what was locked: how its packa
 
 # What the distributions' own images say, so that a Dockerfile FROM ours behaves the same.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_CHANGES = (f"ENV PATH={_PATH}", 'CMD ["bash"]')
+_CONFIG: Mapping[str, Json] = {"Env": [f"PATH={_PATH}"], "Cmd": ["bash"]}
 
 # Archives, and where the snapshot archive has them. (https://snapshot.debian.org/)
 SNAPSHOTS: Mapping[str, str] = {
@@ -111,6 +114,7 @@ def bootstrap(
     itself: plain as root, else a user namespace.
     Raises CommandFailed, ToolMissing.
     """
+    foreign.insist(spec.arch)
     if os.getuid() and not Path("/usr/bin/newuidmap").exists():
         raise ToolMissing(
             "bootstrapping a base image without root needs newuidmap",
@@ -141,16 +145,20 @@ def installed(tar: Path) -> dict[str, str]:
     return dict(packages.dpkg(_read(tar, _STATUS)))
 
 
-def load(engine: Engine, artifact: Artifact, tag: str) -> None:
+def load(engine: Engine, artifact: Artifact, tag: str, arch: str) -> None:
     """Give the base image to the engine, unless it has it."""
     if not engine.has(tag):
-        engine.load(artifact.file(TAR), tag, _CHANGES)
+        tar, sha256 = artifact.file(TAR), artifact.digests[TAR]
+        engine.load(
+            image_archive.write(tar, sha256, tag, arch=DEBIAN_ARCH[arch], config=_CONFIG), tag
+        )
 
 
 def _architectures(spec: Bootstrap) -> list[str]:
     """Return the base's own architecture, and those of its packages that are of another."""
-    others = {package.partition(":")[2] for package in spec.packages} - {"", "amd64"}
-    return ["amd64", *sorted(others)]
+    own = DEBIAN_ARCH[spec.arch]
+    others = {package.partition(":")[2] for package in spec.packages} - {"", own}
+    return [own, *sorted(others)]
 
 
 def _pinning(pins: Mapping[str, str]) -> str:

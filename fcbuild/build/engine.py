@@ -78,8 +78,8 @@ class Engine(Protocol):
     def digest(self, reference: str) -> str:
         """Return the digest that a registry has for a tag now. Raises SourceError."""
 
-    def load(self, tar: Path, tag: str, changes: Sequence[str]) -> None:
-        """Make an image of one layer from the tar of a root filesystem."""
+    def load(self, archive: Iterator[bytes], tag: str) -> None:
+        """Take an image that comes in the form of `docker save`, under this tag."""
 
     def remove(self, tag: str) -> None:
         """Forget an image, if it is held; its layers may be another's too, and stay then."""
@@ -99,16 +99,20 @@ class Engine(Protocol):
         dockerfile: str | None,
         args: Mapping[str, str],
         target: str | None,
+        platform: str,
         log: IO[bytes],
         log_path: Path,
         what: str,
     ) -> None:
         """Build a Dockerfile, read from the context's tar, to an image.
 
-        dockerfile: its text, where it is not to be part of the context; else None.
+        dockerfile: its text, where it is not to be part of the context; else None. platform: what
+        the image is for, like linux/amd64.
         """
 
-    def export(self, tag: str, to: IO[bytes], *, log: IO[bytes], log_path: Path) -> None:
+    def export(
+        self, tag: str, to: IO[bytes], *, platform: str, log: IO[bytes], log_path: Path
+    ) -> None:
         """Write the flattened root filesystem of an image as a tar."""
 
     def config(self, tag: str) -> ImageConfig:
@@ -194,12 +198,13 @@ class Docker:
             raise SourceError(f"{reference}: a registry answers with {digest!r} for a digest")
         return digest
 
-    def load(self, tar: Path, tag: str, changes: Sequence[str]) -> None:
+    def load(self, archive: Iterator[bytes], tag: str) -> None:
         repository, _, version = tag.partition(":")
         with _api_errors():
-            self._client.api.import_image(
-                src=os.fspath(tar), repository=repository, tag=version, changes=list(changes)
-            )
+            # Sent as it comes; the SDK's types know only files.
+            (image,) = self._client.images.load(archive)  # type: ignore[arg-type]
+            # Again, because the engine notes only of this when it was given: see images().
+            image.tag(repository, version)
 
     def remove(self, tag: str) -> None:
         from docker.errors import ImageNotFound
@@ -240,11 +245,12 @@ class Docker:
         dockerfile: str | None,
         args: Mapping[str, str],
         target: str | None,
+        platform: str,
         log: IO[bytes],
         log_path: Path,
         what: str,
     ) -> None:
-        command = [self.cli, "build", "--progress=plain", "--tag", tag]
+        command = [self.cli, "build", "--progress=plain", "--platform", platform, "--tag", tag]
         command += ["--label", LABEL]
         for name, value in sorted(args.items()):
             command += ["--build-arg", f"{name}={value}"]
@@ -276,7 +282,9 @@ class Docker:
             _unpack(context, directory)
             build("--file", str(file), str(directory), stdin=None)
 
-    def export(self, tag: str, to: IO[bytes], *, log: IO[bytes], log_path: Path) -> None:
+    def export(
+        self, tag: str, to: IO[bytes], *, platform: str, log: IO[bytes], log_path: Path
+    ) -> None:
         # A Dockerfile that adds nothing: BuildKit streams the image's files, flattened, with
         # neither a container nor the files that an engine leaves in one.
         dockerfile = f"FROM {tag}\n".encode()
@@ -285,7 +293,10 @@ class Docker:
             shutil.copyfileobj(io.BytesIO(dockerfile), stdin)
 
         run(
-            [self.cli, "build", "--progress=plain", "--output", "type=tar,dest=-", "-"],
+            [
+                *(self.cli, "build", "--progress=plain", "--platform", platform),
+                *("--output", "type=tar,dest=-", "-"),
+            ],
             what=f"exporting {tag}",
             # The command makes much short-lived garbage of a stream: it clears it away four times
             # as rarely, for a third less CPU and some 10 MiB.

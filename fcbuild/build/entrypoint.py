@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from fcbuild.build.tree import Node, Tree, printable
 from fcbuild.errors import BuildError
-
-PLATFORM = "x86_64"
+from fcbuild.series import DEBIAN_ARCH, X86_64
 
 _HEAD = 256  # bytes that the kernel looks at: BINPRM_BUF_SIZE, linux/binfmts.h
 _MAX_DEPTH = 4  # interpreters of interpreters
@@ -38,7 +37,7 @@ _MACHINES = {
     21: "powerpc64",
     22: "s390x",
     40: "arm",
-    62: PLATFORM,
+    62: X86_64,
     183: "aarch64",
     243: "riscv64",
     258: "loongarch64",
@@ -50,13 +49,14 @@ class Surroundings:
     """What a program is looked for in.
 
     path: the PATH. workdir: what relative paths start from. hidden: names of directories whose
-    content in the guest is not what the image has there.
+    content in the guest is not what the image has there. arch: the architecture of its programs.
     """
 
     tree: Tree
     path: str
     workdir: str
     hidden: Collection[str]
+    arch: str = X86_64
 
     def unseen(self, name: str) -> bool:
         return any(name == top or name.startswith(f"{top}/") for top in self.hidden)
@@ -106,7 +106,7 @@ def _executable(node: Node) -> bool:
 def _check_file(path: str, node: Node, within: Surroundings, where: str, *, depth: int) -> None:
     head = within.tree.data(node, 0, _HEAD)
     if head.startswith(b"\x7fELF"):
-        interpreter = _of_elf(path, node, head, within.tree, where)
+        interpreter = _of_elf(path, node, head, within, where)
     elif head.startswith(b"#!"):
         interpreter = _of_script(path, head, where)
     else:
@@ -133,7 +133,7 @@ def _check_file(path: str, node: Node, within: Surroundings, where: str, *, dept
     _check_file(interpreter, found, within, where, depth=depth + 1)
 
 
-def _of_elf(path: str, node: Node, head: bytes, tree: Tree, where: str) -> str | None:
+def _of_elf(path: str, node: Node, head: bytes, within: Surroundings, where: str) -> str | None:
     """Return the path of an ELF program's interpreter, None when it needs none."""
     if len(head) < _ELF_HEADER.size:
         raise BuildError(
@@ -144,14 +144,16 @@ def _of_elf(path: str, node: Node, head: bytes, tree: Tree, where: str) -> str |
     built = _MACHINES.get(machine, f"machine {machine}")
     if machine == 62 and word != _ELF64:
         built = "x32"
-    if built != PLATFORM:
+    wanted = within.arch
+    if built != wanted:
         raise BuildError(
-            f"{where}: {printable(path)}: built for {built}, the image's platform is {PLATFORM}",
-            hint="build it for linux/amd64, or take the files of that platform",
+            f"{where}: {printable(path)}: built for {built}, the image's platform is {wanted}",
+            hint=f"build it for linux/{DEBIAN_ARCH[wanted]}, or take the files of that platform",
         )
     _, _, _, _, start, _, _, _, size, count = _ELF_HEADER.unpack_from(head)
     if size != _PROGRAM_HEADER.size:
         return None
+    tree = within.tree
     table = tree.data(node, start, size * count)
     for kind, _, offset, _, _, length, _, _ in _PROGRAM_HEADER.iter_unpack(
         table[: len(table) // size * size]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from fcbuild import context, progress, reasons
-from fcbuild.build import base, given, kernel, program, rootfs
+from fcbuild.build import base, foreign, given, kernel, program, rootfs
 from fcbuild.build.engine import Engine, no_registry
 from fcbuild.errors import InputChanged, SpecError
 from fcbuild.plan import Plan, Recipe
@@ -123,7 +123,7 @@ class Pipeline:
                 self.engine,
                 image=self.plan.container(name).tag,
                 toolchain=self.toolchain(),
-                init=self.program(self.plan.init)[0].file(program.BINARY["init"]),
+                init=self.program(recipe.parent("init"))[0].file(program.BINARY["init"]),
                 epoch=self.plan.epoch(name),
                 stage=stage,
             )
@@ -136,6 +136,15 @@ class Pipeline:
             recipe, lambda stage: self._bootstrap(recipe, stage), verify=True
         )
         return artifact
+
+    def unbuildable(self, name: str) -> str | None:
+        """Return why images/NAME cannot be built here, or None; also where it need not be."""
+        if self.engine.has(self.plan.container(name).tag):
+            return None
+        if why := foreign.trouble(self.plan.specs.images[name].arch):
+            return why
+        missing = self.unreachable(name)
+        return missing and f"no registry answers for its base image {missing}"
 
     def unreachable(self, name: str) -> str | None:
         """Return the base image that NAME needs and that cannot be had here, or None.
@@ -156,7 +165,8 @@ class Pipeline:
     def _base(self, recipe: Recipe) -> str:
         self.store.hold(recipe)
         if not self.engine.has(recipe.tag):
-            base.load(self.engine, self.base(recipe), recipe.tag)
+            arch = self.plan.bootstrap(recipe).arch
+            base.load(self.engine, self.base(recipe), recipe.tag, arch)
         if self.strict:
             base.insist(self.store.find(recipe))
         return recipe.tag
@@ -193,11 +203,13 @@ class Pipeline:
                 dockerfile=text if apart else None,
                 args=self.plan.build_args(name),
                 target=spec.build_target,
+                platform=spec.platform,
                 log=log,
                 log_path=self.store.log_path(recipe),
                 what=f"building images/{name}/Dockerfile",
             )
 
+        foreign.insist(spec.arch)
         with progress.step(f"{recipe}: building images/{name}/Dockerfile"):
             try:
                 build()

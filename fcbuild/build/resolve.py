@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcbuild import progress
-from fcbuild.build import base
+from fcbuild.build import base, foreign
 from fcbuild.build.engine import Engine
 from fcbuild.errors import CommandFailed, SourceError
 from fcbuild.lock import Lock, LockedBase, LockedImage
@@ -113,6 +113,9 @@ class _Question:
     ) -> LockedBase | None:
         """Return what a base's entry should be now, by bootstrapping it: what comes of a list of
         names is not known before, as dependencies have alternatives."""
+        if why := foreign.trouble(spec.arch):
+            self.silent.append(f"{recipe}: {why}")
+            return old
         tar = self.scratch / f"{len(self.tars)}.tar"
         try:
             with (
@@ -129,6 +132,7 @@ class _Question:
             asked=tuple(sorted(spec.packages)),
             packages=base.installed(tar),
             time=self.now,
+            arch=spec.arch,
         )
         if old and new._replace(time=old.time) == old:
             tar.unlink()

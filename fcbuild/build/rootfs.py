@@ -64,7 +64,7 @@ def build(
     where = _where(spec)
     own = _identity(recipe.fingerprint, "")
     with progress.step(f"{recipe}: packing {image}"), Files(stage.file(EXT4), own, epoch) as files:
-        _export(engine, image, files, stage)
+        _export(engine, image, spec.platform, files, stage)
         passwd = files.tree.text("/etc/passwd", _MAX_TEXT)
         volumes = _volumes(says, where("VOLUME"))
         config = bootconfig.compose(
@@ -78,7 +78,7 @@ def build(
         place = where("ENTRYPOINT" if says.entrypoint else "CMD")
         if spec.init:
             place = f"images/{spec.name}/image.toml: init"
-        _check_programs(config, files.tree, volumes, place, where)
+        _check_programs(config, files.tree, volumes, spec.arch, place, where)
         furnish(files, [config.workdir, *volumes, *spec.writable])
         files.directory(OURS)
         files.directory(f"{OURS}/root", 0o700)
@@ -122,7 +122,7 @@ def furnish(files: Files, directories: Iterable[str]) -> None:
             files.file(name, 0o644, b"")
 
 
-def _export(engine: Engine, image: str, files: Files, stage: Stage) -> None:
+def _export(engine: Engine, image: str, platform: str, files: Files, stage: Stage) -> None:
     """Have the engine write the image's files to a pipe, and take them from it."""
     reading, writing = os.pipe()
 
@@ -134,7 +134,9 @@ def _export(engine: Engine, image: str, files: Files, stage: Stage) -> None:
         copying = pool.submit(copy)
         try:
             with os.fdopen(writing, "wb") as sink:
-                engine.export(image, sink, log=stage.log, log_path=stage.log_path)
+                engine.export(
+                    image, sink, platform=platform, log=stage.log, log_path=stage.log_path
+                )
         except CommandFailed:
             # When it is us who closed the pipe, we know better why.
             refusal = copying.exception()
@@ -202,14 +204,14 @@ def _writable(tree: Tree, paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def _check_programs(
-    config: BootConfig, tree: Tree, volumes: list[str], place: str, where: Where
+    config: BootConfig, tree: Tree, volumes: list[str], arch: str, place: str, where: Where
 ) -> None:
     """Raise BuildError for a program that cannot be started; warn of such a health check.
 
     place: where the program is named.
     """
     hidden = [*MOUNTED, *(name for path in volumes if (name := tree.resolve(path)))]
-    within = entrypoint.Surroundings(tree, config.path, config.workdir, hidden)
+    within = entrypoint.Surroundings(tree, config.path, config.workdir, hidden, arch)
     entrypoint.check(config.argv[0], within, place)
     if config.health:
         try:

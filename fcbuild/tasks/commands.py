@@ -18,6 +18,7 @@ from fcbuild import lock as locks
 from fcbuild import progress, spec
 from fcbuild.errors import FcBuildError, SourceError, SpecError, StoreError, ToolMissing
 from fcbuild.plan import KVM_HOST, TOOLCHAIN_LOCK, Plan
+from fcbuild.series import X86_64
 from fcbuild.store import Artifact
 from fcbuild.tasks.action import quiet_pipe
 
@@ -26,27 +27,26 @@ if TYPE_CHECKING:
     from fcbuild.tasks.project import Project
     from fcbuild.verify import Receipt
     from fcbuild.vmm.host import Host
+    from fcbuild.vmm.machine import Vmm
 
 
 def boot(project: Project, name: str) -> None:
     """Boot an image, run its checks, write the receipt and say how it went."""
     from fcbuild.verify import verify
-    from fcbuild.vmm import firecracker
 
     image = project.plan.specs.images[name]
     if name in project.skipped:
         raise FcBuildError(f"{name} cannot be built here: {project.skipped[name]}")
-    vmm = firecracker.find(project.pipeline.downloads)
     kernel, rootfs = project.plan.kernel(image.kernel), project.plan.rootfs(name)
-    host = kvm_host(project)
+    vmm = vmm_for(project, image.arch)
     receipt_path = project.artifacts / "receipts" / f"{name}.json"
-    progress.say(f"booting {name} in Firecracker {vmm.version}, KVM {host.kind}")
+    how = f"KVM {vmm.kind}" if vmm.kind != "none" else "emulated"
+    progress.say(f"booting {name} in {vmm.name} {vmm.version}, {how}")
     receipt = verify(
         image,
         kernel=project.store.need(kernel),
         rootfs=project.store.need(rootfs),
-        host=host,
-        firecracker=vmm,
+        vmm=vmm,
         receipt_path=receipt_path,
         instance=project.instance,
     )
@@ -125,10 +125,27 @@ def prepare_tests(project: Project) -> None:
                 project.pipeline.kernel(name)
         project.pipeline.program(project.plan.agent)
         for name in project.plan.bootable():
-            if not project.pipeline.unreachable(name):
+            if not project.pipeline.unbuildable(name):
                 project.pipeline.rootfs(name)
     except ToolMissing as error:
         progress.say(f"tests that need it will be skipped: {error}")
+
+
+def vmm_for(project: Project, arch: str) -> Vmm:
+    """Return what boots images of an architecture here. Raises ToolMissing, SourceError."""
+    from fcbuild.vmm import firecracker, virt
+    from fcbuild.vmm.firecracker_machine import FirecrackerVmm
+
+    if arch == X86_64:
+        # First what is fetched, as that may take longest.
+        binary = firecracker.find(project.pipeline.downloads)
+        return FirecrackerVmm(kvm_host(project), binary)
+    if project.kvm == "native":
+        raise ToolMissing(
+            f"kvm=native, but an image for {arch} cannot use this machine's KVM",
+            hint="leave kvm= out to boot in QEMU, emulated",
+        )
+    return virt.find()
 
 
 def kvm_host(project: Project) -> Host:
@@ -284,8 +301,9 @@ def fsck(project: Project, dry_run: bool, as_json: bool) -> None:  # noqa: FBT00
 def outcome(receipt: Receipt) -> Iterator[str]:
     """Yield the lines that say how a boot went."""
     times = receipt.timings
+    start = "QEMU's start" if receipt.vmm.kind == "none" else "InstanceStart"
     yield (
-        f"boot      {times['start_to_exec']} ms from InstanceStart to the entrypoint"
+        f"boot      {times['start_to_exec']} ms from {start} to the entrypoint"
         f" ({times['start_to_init']} ms to PID 1), {times['total']} ms in all"
     )
     if "exec_to_ready" in times:

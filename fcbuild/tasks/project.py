@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from doit import get_var
 
 from fcbuild import digests, lock, spec
+from fcbuild.build import foreign
 from fcbuild.digests import Digests
 from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
+from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
 from fcbuild.tasks import command_line, commands
 from fcbuild.tasks.action import act, asked, python
@@ -108,7 +110,9 @@ class Project:
     def build(self) -> Task:
         images = [name for name in self.wanted if name in self.plan.bootable()]
         bases = [name for name in self.wanted if name not in images] if self.named else []
-        kernels = {self.plan.specs.images[name].kernel for name in images}
+        specs = [self.plan.specs.images[name] for name in images]
+        # Not the kernel of an image that is going to be left out, which takes minutes.
+        kernels = {one.kernel for one in specs if self.named or foreign.trouble(one.arch) is None}
         return {
             "actions": None,
             "task_dep": [
@@ -125,7 +129,8 @@ class Project:
         if bases:
             return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **_OPEN}
         kernels = {self.plan.specs.images[name].kernel for name in self.to_boot}
-        host = [f"kernel:{KVM_HOST}", "_agent"] if self.emulated else []
+        firecracker = any(self.plan.specs.images[name].arch == X86_64 for name in self.to_boot)
+        host = [f"kernel:{KVM_HOST}", "_agent"] if firecracker and self.emulated else []
         return {
             "actions": [partial(act, commands.boot, self, name) for name in self.to_boot],
             "task_dep": [
@@ -151,14 +156,15 @@ class Project:
 
     def rootfses(self) -> Iterator[Task]:
         for name in self.plan.bootable():
+            image = self.plan.specs.images[name]
             yield self.product(
                 "rootfs",
                 name,
                 partial(self.plan.rootfs, name),
                 partial(self.make_rootfs, name),
-                setup=["_toolchain", "_init", f"_image:{name}"],
-                doc=self.plan.specs.images[name].description,
-                arch=self.plan.specs.images[name].arch,
+                setup=["_toolchain", for_arch("_init", image.arch), f"_image:{name}"],
+                doc=image.description,
+                arch=image.arch,
                 image=name,
             )
 
@@ -179,6 +185,11 @@ class Project:
             **_OPEN,
             "uptodate": [partial(asked, lambda: self.held(self.plan.toolchain))],
         }
+
+    def inits(self) -> Iterator[Task]:
+        for arch in ARCHITECTURES:
+            task = self.program(partial(self.plan.init_for, arch))
+            yield {"basename": for_arch("_init", arch), **task}
 
     def program(self, recipe: Callable[[], Recipe]) -> Task:
         def make() -> Task:
@@ -309,12 +320,12 @@ class Project:
         return self.pipeline.engine.has(recipe.tag)
 
     def skip(self, name: str) -> bool:
-        """Whether to leave an image out: nobody asked for it by name, and its base is not to be
-        had here."""
+        """Whether to leave an image out: nobody asked for it by name, and it cannot be built here,
+        because its base is not to be had or its programs do not run."""
         if self.named or name in self.skipped:
             return name in self.skipped
-        if missing := self.pipeline.unreachable(name):
-            self.skipped[name] = f"no registry answers for its base image {missing}"
+        if why := self.pipeline.unbuildable(name):
+            self.skipped[name] = why
         return name in self.skipped
 
     def refuse(self, names: list[str]) -> None:

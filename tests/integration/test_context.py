@@ -96,7 +96,13 @@ def test_a_dockerfile_that_is_ignored_builds_and_is_not_copied(checkout: Workspa
     (tag,) = re.findall(r"built +_image:hidden  (\w+)", result.output)
     out = io.BytesIO()
     with (checkout.root / "log").open("wb") as log, (checkout.root / "tar").open("w+b") as file:
-        Docker().export(f"fcbuild/hidden:{tag}", file, log=log, log_path=checkout.root / "log")
+        Docker().export(
+            f"fcbuild/hidden:{tag}",
+            file,
+            platform="linux/amd64",
+            log=log,
+            log_path=checkout.root / "log",
+        )
         file.seek(0)
         out.write(file.read())
     out.seek(0)

@@ -33,7 +33,7 @@ def refused(checkout: Workspace, *args: str) -> str:
         (("build", "image=debian-wbe"), "no image 'debian-wbe' (did you mean debian-web?)"),
         (("build", "imgae=hello"), "unknown variable imgae= (did you mean image?)"),
         (("boot", "kvm=emulate"), "kvm=emulate: expected native or emulated"),
-        (("build", "image=hello,nosuch"), "no image 'nosuch'; known: alpine-web, debian-base"),
+        (("build", "image=hello,nosuch"), "no image 'nosuch'; known: alpine-web, arm-base"),
         (("boot", "image=debian-base"), "debian-base is a base for other images"),
         (("boot", "instance=none.toml"), "none.toml: cannot be read: No such file"),
         (("inspect", "reader=debug"), "expected guestfs or debugfs (did you mean debugfs?)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -91,6 +92,17 @@ def test_a_program_that_can_be_started_is_no_error(case: str) -> None:
     program, files = STARTED[case]
     path = "/vol/bin:/bin" if "PATH with a volume" in case else PATH
     entrypoint.check(program, image(files, path), "Dockerfile:7")
+
+
+@pytest.mark.parametrize(("machine", "wanted"), [(183, "aarch64"), (62, "x86_64")])
+def test_a_program_is_for_the_images_architecture(machine: int, wanted: str) -> None:
+    for arch in ("x86_64", "aarch64"):
+        within = replace(image({"app": elf(machine)}), arch=arch)
+        if arch == wanted:
+            entrypoint.check("/app", within, "Dockerfile:7")
+        else:
+            with pytest.raises(BuildError, match=f"built for {wanted}, .* platform is {arch}"):
+                entrypoint.check("/app", within, "Dockerfile:7")
 
 
 REFUSED: dict[str, tuple[str, Files, str]] = {

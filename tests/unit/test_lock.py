@@ -24,6 +24,7 @@ LOCK = Lock(
     },
     bases={"debian-base": BASE},
 )
+ARM = BASE._replace(arch="aarch64")
 
 
 def changed(base: LockedBase, **packages: str) -> Lock:
@@ -38,6 +39,8 @@ def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert lock.read(path, "here", problems) == LOCK
     assert problems == []
     assert list(tmp_path.iterdir()) == [path]
+    lock.write(path, Lock(bases={"arm": ARM}))
+    assert lock.read(path, "here", problems) == Lock(bases={"arm": ARM})
     lock.write(path, Lock())
     assert lock.read(path, "here", problems) == Lock()
 

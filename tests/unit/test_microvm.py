@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +197,6 @@ def test_a_kernel_for_64_bit_arm_is_an_image(
     image: Any, artifact: Artifact, tmp_path: Path, short_dir: Path
 ) -> None:
     (tmp_path / "Image").touch()
-    spec = replace(image(PLAIN), arch="aarch64")
+    spec = image(PLAIN)._replace(arch="aarch64")
     vm = assemble(spec, kernel=artifact, rootfs=artifact, place=VIRT, run_dir=short_dir)
     assert vm.kernel == tmp_path / "Image"

@@ -28,6 +28,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "guest/Makefile": "all:\n",
         "guest/BOOT_CONTRACT.md": "words\n",
         "kvmhost/agent.c": "int agent;\n",
+        "kvmhost/mux.c": "int mux;\n",
+        "kvmhost/mux.h": "#pragma once\n",
+        "kvmhost/config.h": "#pragma once\n",
         "kvmhost/Makefile": "all:\n",
         "toolchain.toml": "[bootstrap]\nsuite = 'trixie'\npackages = ['gcc']\n",
     }.items():
@@ -309,6 +312,57 @@ def test_an_unknown_image_is_refused_with_a_suggestion(checkout: Path) -> None:
     assert "images/one/Dockerfile: fcbuild/bse: no images/bse (did you mean base?)" in str(
         caught.value
     )
+
+
+def for_arm(checkout: Path, *names: str) -> None:
+    for name in names:
+        toml = checkout / "images" / name / "image.toml"
+        toml.write_text(f'arch = "aarch64"\n{toml.read_text()}')
+    edit(
+        checkout / "kernels/6.12/kernel.toml",
+        "fragments",
+        'arch = ["x86_64", "aarch64"]\nfragments',
+    )
+
+
+def test_an_image_for_another_architecture_has_all_parts_for_it(checkout: Path) -> None:
+    before = prints(checkout)
+    for_arm(checkout, "base", "web")
+    plan = Plan(spec.load(checkout))
+    rootfs = plan.rootfs("web")
+    container, init = rootfs.parent("container"), rootfs.parent("init")
+    assert container.inputs["platform"] == "linux/arm64"
+    assert container.parent("base").inputs["arch"] == "arm64"
+    assert str(init) == "init:guest@aarch64"
+    assert {"init.c", "Makefile", "../kvmhost/mux.c"} < set(init.inputs["sources"])  # type: ignore[arg-type]
+    kernel = plan.kernel(plan.specs.images["web"].kernel)
+    assert (str(kernel), kernel.product[0]) == ("kernel:6.12@aarch64", "Image")
+    # Nothing else has moved.
+    after = prints(checkout)
+    others = before.keys() - {"base:base", "container:web", "rootfs:web"}
+    assert {name for name in others if after[name] != before[name]} == set()
+    assert after.keys() - before.keys() == {"init:guest@aarch64", "kernel:6.12@aarch64"}
+
+
+def test_the_links_sources_move_the_pid_1_that_has_it(checkout: Path, package: Path) -> None:
+    for_arm(checkout, "base", "web")
+    changed = moved(checkout, lambda: (package / "kvmhost/mux.c").write_text("int other;\n"))
+    assert changed == {"init:guest@aarch64", "rootfs:web", "agent:kvmhost"}
+
+
+def test_an_image_upon_one_of_another_architecture_is_refused(checkout: Path) -> None:
+    for_arm(checkout, "web")
+    with pytest.raises(SpecError) as caught:
+        Plan(spec.load(checkout)).rootfs("web")
+    assert "fcbuild/base: it is for x86_64, this image for aarch64" in str(caught.value)
+    assert 'arch = "x86_64"' in str(caught.value.hint)
+
+
+def test_a_base_is_locked_for_its_architecture(locked: Path) -> None:
+    assert not Plan(spec.load(locked)).unlocked("base")
+    for_arm(locked, "base")
+    (line,) = Plan(spec.load(locked)).unlocked("base")
+    assert "not locked" in line
 
 
 def test_a_dockerfile_that_is_not_utf_8_is_a_spec_error(checkout: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fcbuild import lock, spec
 from fcbuild import plan as plans
-from fcbuild.build import base, resolve
+from fcbuild.build import base, foreign, resolve
 from fcbuild.errors import CommandFailed, SourceError
 from fcbuild.lock import Lock, LockedBase, LockedImage
 from fcbuild.plan import Plan
@@ -133,6 +133,15 @@ def test_a_registry_or_archive_without_an_answer_leaves_the_entry(lab: Lab) -> N
         ["base", "base"],
         ["base", "toolchain"],
     ]
+
+
+def test_a_base_whose_programs_do_not_run_here_keeps_its_entry(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign, "trouble", lambda arch: f"no emulator for {arch}")
+    answer = lab.ask(Registries(), "base")
+    assert answer.silent == ("base:base: no emulator for x86_64",)
+    assert lab.bootstrapped == []
 
 
 def test_a_base_that_moved_is_in_the_store_under_the_new_lock(lab: Lab) -> None:

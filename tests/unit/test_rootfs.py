@@ -160,7 +160,7 @@ def a_tar(*names: str, size: int = 1) -> bytes:
 def export(tmp_path: Path, engine: FakeEngine) -> Files:
     with (tmp_path / "log").open("wb") as log, Files(tmp_path / "x", IDENTITY) as files:
         stage = Stage(tmp_path, tmp_path, log, tmp_path / "log")
-        rootfs._export(cast(Engine, engine), "fcbuild/x:1", files, stage)
+        rootfs._export(cast(Engine, engine), "fcbuild/x:1", "linux/amd64", files, stage)
     return files
 
 
@@ -194,5 +194,5 @@ def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
         stage = Stage(tmp_path, tmp_path, log, tmp_path / "log")
         engine = FakeEngine(a_tar("a", size=1 << 20))
         with pytest.raises(BuildError, match=r"/dev/full cannot be written: No space left"):
-            rootfs._export(cast(Engine, engine), "fcbuild/x:1", files, stage)
+            rootfs._export(cast(Engine, engine), "fcbuild/x:1", "linux/amd64", files, stage)
             files.finish(None, 0)

@@ -13,12 +13,15 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import TaskFailed
 
 from fcbuild import tasks
-from fcbuild.errors import BuildError, SpecError, StoreError
+from fcbuild.build import foreign
+from fcbuild.errors import BuildError, SpecError, StoreError, ToolMissing
 from fcbuild.reporter import LineReporter
 from fcbuild.store import Artifact, link
 from fcbuild.tasks import action, command_line, commands
 from fcbuild.verify import Receipt
 from fcbuild.vmm.firecracker import Firecracker
+from fcbuild.vmm.firecracker_machine import FirecrackerVmm
+from fcbuild.vmm.native import NativeHost
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,39 @@ def test_build_of_a_base_that_is_named_makes_its_image(project: Make) -> None:
     assert project(image="base").build()["task_dep"] == ["_image:base"]
 
 
+@pytest.fixture
+def arm(checkout: Path) -> None:
+    """Make `tool` an image for 64-bit ARM."""
+    toml, kernel = checkout / "images/tool/image.toml", checkout / "kernels/6.12/kernel.toml"
+    toml.write_text('arch = "aarch64"\n' + toml.read_text())
+    kernel.write_text('arch = ["x86_64", "aarch64"]\n' + kernel.read_text())
+
+
+def test_a_kernel_for_what_cannot_be_built_here_is_left_out_too(
+    project: Make, arm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rootfses = ["rootfs:tool", "rootfs:web"]
+    both = ["kernel:6.12", "kernel:6.12@aarch64"]
+    for why, kernels in ((None, both), ("no emulator", both[:1])):
+        found = {"x86_64": None, "aarch64": why}
+        monkeypatch.setattr(foreign, "trouble", found.get)
+        assert project().build()["task_dep"] == [*kernels, *rootfses]
+    assert project(image="tool").build()["task_dep"] == ["kernel:6.12@aarch64", "rootfs:tool"]
+
+
+def test_a_boot_on_64_bit_arm_needs_no_kvm_host(project: Make, arm: None) -> None:
+    made = project(image="tool", kvm="emulated")
+    assert made.boot()["task_dep"] == ["kernel:6.12@aarch64", "rootfs:tool"]
+    with pytest.raises(ToolMissing, match="kvm=native, but an image for aarch64"):
+        commands.vmm_for(project(image="tool", kvm="native"), "aarch64")
+
+
+def test_pid_1_is_made_for_each_architecture(project: Make, arm: None) -> None:
+    assert [task["basename"] for task in project().inits()] == ["_init", "_init@aarch64"]
+    setups = {task["name"]: task["setup"] for task in project().rootfses()}
+    assert "_init@aarch64" in setups["tool"] and "_init" in setups["web"]
+
+
 def test_boot_takes_the_default_image_or_the_named(project: Make) -> None:
     assert project().to_boot == ["web"]
     made = project(image="tool", kvm="native")
@@ -254,7 +290,8 @@ def test_a_policy_that_is_none_is_refused(
 
 def receipt(**fields: Any) -> Receipt:
     artifact = Artifact("x", "x", "f" * 64, Path(), {}, {})
-    return Receipt("web", artifact, artifact, Firecracker(Path(), "1.12.1"), "native", **fields)
+    vmm = FirecrackerVmm(NativeHost(), Firecracker(Path(), "1.12.1"))
+    return Receipt("web", "x86_64", artifact, artifact, vmm, **fields)
 
 
 BOOTED = {"start_to_exec": 900, "start_to_init": 800, "total": 2000}
