@@ -120,13 +120,14 @@ def prepare_tests(project: Project) -> None:
     deadline counts."""
 
     try:
-        for name in project.plan.specs.kernels:
-            if name != KVM_HOST or project.emulated:
+        for name, kernel in project.plan.specs.kernels.items():
+            if kernel.arch == X86_64 and (name != KVM_HOST or project.emulated):
                 project.pipeline.kernel(name)
         project.pipeline.program(project.plan.agent)
         for name in project.plan.bootable():
             if not project.pipeline.unbuildable(name):
                 project.pipeline.rootfs(name)
+                project.pipeline.kernel(project.plan.specs.images[name].kernel)
     except ToolMissing as error:
         progress.say(f"tests that need it will be skipped: {error}")
 

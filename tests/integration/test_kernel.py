@@ -39,9 +39,9 @@ def refused(checkout: Workspace, kernel: str = "kernel:6.12") -> str:
 
 
 def test_a_dropped_option_is_named_with_what_it_depends_on(checkout: Workspace) -> None:
-    number = add(checkout, FRAGMENT, "CONFIG_BT=y\nCONFIG_SCTP_DBG_OBJCNT=y\nCONFIG_NO_SUCH=y\n")
+    number = add(checkout, FRAGMENT, "CONFIG_KVM_AMD=y\nCONFIG_SCTP_DBG_OBJCNT=y\nCONFIG_NO_SUCH=y\n")
     output = refused(checkout)
-    assert f"net.config:{number}: CONFIG_BT=y (the config has BT=n): it depends on" in output
+    assert f"net.config:{number}: CONFIG_KVM_AMD=y (the config has KVM_AMD=n): it depends on" in output
     assert f"net.config:{number + 1}: CONFIG_SCTP_DBG_OBJCNT=y" in output
     assert "it depends on IP_SCTP (IP_SCTP=n)" in output
     assert f"net.config:{number + 2}: CONFIG_NO_SUCH=y" in output
