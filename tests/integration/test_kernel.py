@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.workspace import Workspace
 
 FRAGMENT = Path("kernels/fragments/net.config")
@@ -39,9 +37,13 @@ def refused(checkout: Workspace, kernel: str = "kernel:6.12") -> str:
 
 
 def test_a_dropped_option_is_named_with_what_it_depends_on(checkout: Workspace) -> None:
-    number = add(checkout, FRAGMENT, "CONFIG_KVM_AMD=y\nCONFIG_SCTP_DBG_OBJCNT=y\nCONFIG_NO_SUCH=y\n")
+    number = add(
+        checkout, FRAGMENT, "CONFIG_KVM_AMD=y\nCONFIG_SCTP_DBG_OBJCNT=y\nCONFIG_NO_SUCH=y\n"
+    )
     output = refused(checkout)
-    assert f"net.config:{number}: CONFIG_KVM_AMD=y (the config has KVM_AMD=n): it depends on" in output
+    assert (
+        f"net.config:{number}: CONFIG_KVM_AMD=y (the config has KVM_AMD=n): it depends on" in output
+    )
     assert f"net.config:{number + 1}: CONFIG_SCTP_DBG_OBJCNT=y" in output
     assert "it depends on IP_SCTP (IP_SCTP=n)" in output
     assert f"net.config:{number + 2}: CONFIG_NO_SUCH=y" in output
@@ -68,18 +70,13 @@ def test_a_patch_that_does_not_apply_is_named(checkout: Workspace) -> None:
     assert "FAILED at 1" in output  # patch's own word
 
 
-@pytest.mark.parametrize(
-    ("range_", "words"),
-    [("[15, 16]", "builds with gcc 15 to 16"), ("[8, 9]", "builds with gcc 8 to 9")],
-)
-def test_a_compiler_that_the_series_does_not_know_is_named(
-    checkout: Workspace, range_: str, words: str
-) -> None:
+def test_a_compiler_that_the_series_does_not_know_is_named(checkout: Workspace) -> None:
+    add(checkout, FRAGMENT, "# so that it is built anew\n")
     file = checkout.root / SERIES
     lines = [x for x in file.read_text().splitlines() if not x.startswith("gcc = ")]
-    file.write_text("\n".join([f"gcc = {range_}", *lines]))
+    file.write_text("\n".join(["gcc = [8, 9]", *lines]))
     output = refused(checkout)
-    assert "the toolchain's gcc is 14, but series 6.12" in output and words in output
+    assert "the toolchain's gcc is 14, but series 6.12 builds with gcc 8 to 9" in output
 
 
 def test_a_file_that_is_no_kernel_is_not_taken_for_one(checkout: Workspace) -> None:
