@@ -183,7 +183,7 @@ def test_a_server_that_does_not_say_it_is_given_up(
     monkeypatch.setattr(checks, "ATTEMPT_S", 0.2)
 
     def serve(connection: socket.socket) -> None:
-        end = time.monotonic() + 0.6
+        end = time.monotonic() + 20
         while time.monotonic() < end:
             try:
                 connection.sendall(drop)
@@ -195,7 +195,7 @@ def test_a_server_that_does_not_say_it_is_given_up(
     ok, detail = read("S" * 10_000, serve)
     assert not ok
     assert ("got 'S" if drop else "got ''") in detail
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("error", [VmmError("no port"), ConnectionRefusedError("ECONNREFUSED")])
