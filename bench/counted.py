@@ -154,7 +154,7 @@ class Rig:
         with console.open("wb") as log:
             argv = [
                 *self._qemu("microvm,acpi=off,x-option-roms=off,rtc=on", memory),
-                *("-cpu", "max", "-kernel", self.host_kernel, "-initrd", image),
+                *("-cpu", _CPU, "-kernel", self.host_kernel, "-initrd", image),
                 *("-append", _L1_ARGS),
             ]
             run(argv, what=f"booting {kernel}", stdout=log, timeout_s=BOOT_S)
