@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcbuild import kconfig, progress
-from fcbuild.build.kernel import Workshop
-from fcbuild.context import EPOCH
+from fcbuild.build.kernel import REPRODUCIBLE, UNPACK, Workshop
 from fcbuild.errors import SourceError
 from fcbuild.series import KernelSpec
 
@@ -83,7 +82,7 @@ class Trees:
         if archive is None:
             raise SourceError("the source is not there", hint="doit kernel:6.12 fetches it")
         with progress.step("unpacking the source"):
-            self._run(_UNPACK, "the source", src, archive)
+            self._run(UNPACK, "the source", src, archive)
 
     def _run(
         self,
@@ -98,7 +97,7 @@ class Trees:
         ccache = self.workshop.cache / "ccache"
         ccache.mkdir(parents=True, exist_ok=True)
         (self.work / "src").mkdir(exist_ok=True)
-        mounts = {build: "/build:rw", ccache: "/ccache:rw"}
+        mounts = {build: "/build:rw" if archive is None else "/src:rw", ccache: "/ccache:rw"}
         if archive is not None:
             mounts[archive] = "/archive:ro"
         elif not network:
@@ -121,26 +120,13 @@ class Trees:
 # As the pipeline builds kernels: nothing of the machine gets in.
 _ENVIRONMENT = {
     "ARCH": "x86_64",
-    "KBUILD_BUILD_TIMESTAMP": f"@{EPOCH}",
-    "KBUILD_BUILD_USER": "fcbuild",
-    "KBUILD_BUILD_HOST": "fcbuild",
-    "KBUILD_BUILD_VERSION": "1",
+    **REPRODUCIBLE,
     "CCACHE_DIR": "/ccache",
     "CCACHE_MAXSIZE": "4G",
     "CCACHE_COMPILERCHECK": "content",
 }
 
 # In a container of the toolchain image.
-_UNPACK = """
-cd /build
-if head -c 8 /archive | grep -q '^!<arch>'; then
-    dpkg-deb --fsys-tarfile /archive | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' \
-        | xz -d | tar -x --strip-components=1
-else
-    xz -d < /archive | tar -x --strip-components=1
-fi
-"""
-
 # make writes .config anew at each step, but compiles only what depends on an option that changed.
 _COMPILE = """
 cd /build

@@ -39,7 +39,7 @@ _CCACHE_SIZE = "2G"
 
 # Nothing of the machine that builds gets into the kernel: linux/Documentation/kbuild/
 # reproducible-builds.rst.
-_REPRODUCIBLE = {
+REPRODUCIBLE = {
     "KBUILD_BUILD_TIMESTAMP": f"@{EPOCH}",
     "KBUILD_BUILD_USER": "fcbuild",
     "KBUILD_BUILD_HOST": "fcbuild",
@@ -180,7 +180,7 @@ class _Kbuild:
             log_path=self._stage.log_path,
             timeout_s=timeout_s,
             env={
-                **_REPRODUCIBLE,
+                **REPRODUCIBLE,
                 **_CCACHE,
                 "ARCH": target.arch,
                 "CROSS_COMPILE": target.tools,
@@ -258,7 +258,7 @@ def _unpack(
             timeout_s=FETCH_TIMEOUT_S,
         )
 
-    inside(_UNPACK, f"unpacking {source.title}", {archive: "/archive:ro"})
+    inside(UNPACK, f"unpacking {source.title}", {archive: "/archive:ro"})
     described = cast(list[str], recipe.inputs["patches"])
     for path, one in zip(spec.patches, described, strict=True):
         content = path.read_bytes()
@@ -350,7 +350,7 @@ dpkg-deb --field ./*.deb Version > /out/version
 
 # A source package holds the tarball; both kinds of source end as a tree in /src. With pipes, a
 # failure of any part has to count: dash has no pipefail, so bash runs it.
-_UNPACK = """
+UNPACK = """
 cd /src
 if head -c 8 /archive | grep -q '^!<arch>'; then
     dpkg-deb --fsys-tarfile /archive | tar -xO --wildcards './usr/src/linux-source-*.tar.xz' \
