@@ -4,7 +4,8 @@ Kconfig drops an option silently when its dependencies are not met, so every lin
 is compared with the final .config, and a dropped line fails the build before anything compiles.
 
     archive --unpack, patch--> source tree --configure--> config --compile--> vmlinux or Image
-    (downloads/)               (kept, see source_tree)    (checked)          (debug info split off)
+    (downloads/)               (kept, see source_tree)    (checked)  |       (debug info split off)
+                                                       object tree (kept, see object_tree)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import IO, NamedTuple, cast
 from fcbuild import fetch, fingerprint, kconfig, kernelfile, progress
 from fcbuild.build import depends, elf
 from fcbuild.build.engine import Engine
+from fcbuild.build.object_tree import ObjectTree, objects
 from fcbuild.build.source_tree import tree
 from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError, CommandFailed, InputChanged
@@ -102,8 +104,13 @@ def build(recipe: Recipe, spec: KernelSpec, workshop: Workshop, stage: Stage) ->
             _unpack(archive, source, spec, recipe, to, workshop, stage)
 
     key = [source.sha256, *cast(list[str], recipe.inputs["patches"])]
-    with tree(workshop.cache, key, unpack, what=str(recipe)) as src:
-        kbuild = _Kbuild(src, spec, workshop, stage)
+    fresh = stage.scratch / "build"
+    fresh.mkdir()
+    with (
+        tree(workshop.cache, key, unpack, what=str(recipe)) as src,
+        objects(workshop.cache, [*key, workshop.toolchain, str(recipe)], fresh) as made,
+    ):
+        kbuild = _Kbuild(src, made, spec, workshop, stage)
         with progress.step(f"{recipe}: configuring"):
             config = kbuild.configure("\n".join(fragments.values()))
         _check_config(spec, wanted, config, src)
@@ -112,8 +119,8 @@ def build(recipe: Recipe, spec: KernelSpec, workshop: Workshop, stage: Stage) ->
             kbuild.compile()
         kbuild.take()
         release = kbuild.release()
-    made = check(stage.file(KERNEL_FILE[spec.arch]), spec.arch)
-    if made.config is not None and made.config != config:
+    found = check(stage.file(KERNEL_FILE[spec.arch]), spec.arch)
+    if found.config is not None and found.config != config:
         raise BuildError(f"kernel {spec.name} does not carry the config it was built with")
     about = _about(spec, source, release, config, stage)
     stage.file(ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
@@ -131,25 +138,26 @@ def check(path: Path, arch: str) -> KernelFile:
 class _Kbuild:
     """The kernel's make, in a container, out of the tree: the source is only read."""
 
-    def __init__(self, src: Path, spec: KernelSpec, workshop: Workshop, stage: Stage) -> None:
+    def __init__(
+        self, src: Path, made: ObjectTree, spec: KernelSpec, workshop: Workshop, stage: Stage
+    ) -> None:
         self._arch = spec.arch
         self._target = _TARGETS[spec.arch]
         self._workshop = workshop
         self._stage = stage
-        self._objects = stage.scratch / "build"
-        self._objects.mkdir()
+        self._made = made
         ccache = workshop.cache / "ccache"
         ccache.mkdir(exist_ok=True)
         self._mounts = {
             src: "/src:ro",
-            self._objects: "/build:rw",
+            made.path: "/build:rw",
             ccache: "/ccache:rw",
             stage.directory: "/out:rw",
         }
 
     def configure(self, fragments: str) -> dict[str, str]:
         """Return the final config."""
-        (self._objects / "fragments").write_text(fragments, encoding="utf-8")
+        (self._made.path / "fragments").write_text(fragments, encoding="utf-8")
         self._run(_CONFIGURE, "configuring the kernel", FETCH_TIMEOUT_S)
         return kconfig.options(self._stage.file(CONFIG).read_text(encoding="utf-8"))
 
@@ -158,7 +166,7 @@ class _Kbuild:
 
     def take(self) -> None:
         """Take what was made to its place in the store."""
-        made = self._objects / self._target.made
+        made = self._made.path / self._target.made
         product = self._stage.file(KERNEL_FILE[self._arch])
         if made.name == KERNEL_FILE["x86_64"]:
             elf.pack(made, product)
@@ -167,27 +175,28 @@ class _Kbuild:
 
     def release(self) -> str:
         """Return what uname -r will say."""
-        return (self._objects / "include/config/kernel.release").read_text().strip()
+        return (self._made.path / "include/config/kernel.release").read_text().strip()
 
     def _run(self, script: str, what: str, timeout_s: float) -> None:
         target = self._target
-        self._workshop.engine.run(
-            self._workshop.toolchain,
-            ["bash", "-euo", "pipefail", "-c", script],
-            what=what,
-            mounts=self._mounts,
-            log=self._stage.log,
-            log_path=self._stage.log_path,
-            timeout_s=timeout_s,
-            env={
-                **REPRODUCIBLE,
-                **_CCACHE,
-                "ARCH": target.arch,
-                "CROSS_COMPILE": target.tools,
-                "GOAL": target.goal,
-                "JOBS": str(self._workshop.jobs),
-            },
-        )
+        with self._made.changing():
+            self._workshop.engine.run(
+                self._workshop.toolchain,
+                ["bash", "-euo", "pipefail", "-c", script],
+                what=what,
+                mounts=self._mounts,
+                log=self._stage.log,
+                log_path=self._stage.log_path,
+                timeout_s=timeout_s,
+                env={
+                    **REPRODUCIBLE,
+                    **_CCACHE,
+                    "ARCH": target.arch,
+                    "CROSS_COMPILE": target.tools,
+                    "GOAL": target.goal,
+                    "JOBS": str(self._workshop.jobs),
+                },
+            )
 
 
 def _fragment(path: Path, recipe: Recipe) -> str:
