@@ -130,11 +130,13 @@ class Engine(Protocol):
         timeout_s: float,
         network: bool = False,
         env: Mapping[str, str] | None = None,
+        tell: Callable[[str], str] = str,
     ) -> None:
         """Run a command in a container that is gone afterwards.
 
         mounts: host directory or file -> place in the container, followed by ":ro" or ":rw".
-        Without `network` it has none and runs as the calling user; with it, as root.
+        Without `network` it has none and runs as the calling user; with it, as root. tell: what
+        people are shown of a line of its output, while it runs.
         """
 
     def standby(
@@ -336,6 +338,7 @@ class Docker:
         timeout_s: float,
         network: bool = False,
         env: Mapping[str, str] | None = None,
+        tell: Callable[[str], str] = str,
     ) -> None:
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         made = self._container(tag, argv, mounts, network=network, env=env)
@@ -349,7 +352,7 @@ class Docker:
                     log.write(line + b"\n")
                     text = line.decode("utf-8", "replace")
                     tail.append(text)
-                    progress.detail(text)
+                    progress.detail(tell(text))
                 status = int(container.wait(timeout=API_TIMEOUT_S)["StatusCode"])
             finally:
                 # finished is set by cancel() too, so ask before.

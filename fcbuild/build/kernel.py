@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, NamedTuple, cast
@@ -38,6 +38,7 @@ ABOUT = "kernel.json"  # what the kernel was made from, for machines
 FETCH_TIMEOUT_S = 900.0
 BUILD_TIMEOUT_S = 3 * 3600.0
 _CCACHE_SIZE = "2G"
+_STEP = re.compile(r"  [A-Z][A-Z0-9_ ]* +\S")  # kbuild's word for one file made: "  CC      a.o"
 
 # Nothing of the machine that builds gets into the kernel: linux/Documentation/kbuild/
 # reproducible-builds.rst.
@@ -51,7 +52,7 @@ REPRODUCIBLE = {
 _CCACHE = {
     "CCACHE_DIR": "/ccache",
     "CCACHE_MAXSIZE": _CCACHE_SIZE,
-    # The image's files all have the same time, so a compiler is known by its bytes.
+    # The image's files all have one time, so a compiler is known by its bytes.
     "CCACHE_COMPILERCHECK": "content",
 }
 
@@ -162,7 +163,14 @@ class _Kbuild:
         return kconfig.options(self._stage.file(CONFIG).read_text(encoding="utf-8"))
 
     def compile(self) -> None:
-        self._run(_COMPILE, "compiling the kernel", BUILD_TIMEOUT_S)
+        count = 0
+
+        def tell(line: str) -> str:
+            nonlocal count
+            count += _STEP.match(line) is not None
+            return f"{count} files made, {line.strip()}"
+
+        self._run(_COMPILE, "compiling the kernel", BUILD_TIMEOUT_S, tell)
 
     def take(self) -> None:
         """Take what was made to its place in the store."""
@@ -177,7 +185,9 @@ class _Kbuild:
         """Return what uname -r will say."""
         return (self._made.path / "include/config/kernel.release").read_text().strip()
 
-    def _run(self, script: str, what: str, timeout_s: float) -> None:
+    def _run(
+        self, script: str, what: str, timeout_s: float, tell: Callable[[str], str] = str
+    ) -> None:
         target = self._target
         with self._made.changing():
             self._workshop.engine.run(
@@ -196,6 +206,7 @@ class _Kbuild:
                     "GOAL": target.goal,
                     "JOBS": str(self._workshop.jobs),
                 },
+                tell=tell,
             )
 
 

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -75,6 +75,7 @@ class Ahead(Docker):
         timeout_s: float,
         network: bool = False,
         env: Mapping[str, str] | None = None,
+        tell: Callable[[str], str] = str,
     ) -> None:
         super().run(
             tag,
@@ -86,6 +87,7 @@ class Ahead(Docker):
             timeout_s=timeout_s,
             network=network,
             env={**(env or {}), "LD_PRELOAD": "/clock.so", "TZ": "Asia/Tokyo", "LC_ALL": "tr_TR"},
+            tell=tell,
         )
 
 
