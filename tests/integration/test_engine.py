@@ -13,7 +13,8 @@ import pytest
 
 from fcbuild import spec
 from fcbuild.build import owner
-from fcbuild.build.engine import LABEL, Docker
+from fcbuild.build.containers import LABEL
+from fcbuild.build.engine import Docker
 from fcbuild.build.pipeline import Pipeline
 from fcbuild.errors import CommandFailed, ToolMissing
 from fcbuild.plan import Plan

@@ -131,8 +131,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         os.utime(path, (1, 1))
     monkeypatch.setattr(program, "PACKAGE", copy)
     if os.getuid() == 0:  # only root may give files to others
-        monkeypatch.setattr("fcbuild.build.engine.os.getuid", lambda: 12345)
-        monkeypatch.setattr("fcbuild.build.engine.os.getgid", lambda: 54321)
+        monkeypatch.setattr("fcbuild.build.containers.os.getuid", lambda: 12345)
+        monkeypatch.setattr("fcbuild.build.containers.os.getgid", lambda: 54321)
     before = os.umask(0)
     yield tmp_path / "store"
     os.umask(before)

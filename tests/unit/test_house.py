@@ -45,7 +45,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 ONLY = {
     "requests": {"vmm/api.py"},
     "requests_unixsocket": {"vmm/api.py"},
-    "docker": {"build/engine.py"},
+    "docker": {"build/containers.py", "build/engine.py"},
     "subprocess": {
         *("run.py", "vmm/process.py", "vmm/native.py", "vmm/emulated.py"),
         *("vmm/qemu.py", "vmm/virt.py"),
