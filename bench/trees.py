@@ -69,7 +69,7 @@ class Trees:
         place.mkdir(parents=True, exist_ok=True)
         package = source.debian.replace("source", "config")
         self._run(_CLOUD, package, place, network=True, PACKAGE=f"{package}={source.version}")
-        return (place / "config").read_text(encoding="utf-8")
+        return (place / "config").read_text(encoding="utf-8") + _UNSIGNED
 
     def _source(self) -> None:
         """Unpack the source that the pipeline has downloaded."""
@@ -135,6 +135,13 @@ cat wanted >> .config
 make -C /src O=/build olddefconfig
 nice make -C /src O=/build -j"$JOBS" CC="ccache gcc" HOSTCC="ccache gcc" vmlinux
 strip --strip-all -o vmlinux.stripped vmlinux
+"""
+
+# What the distribution signs modules with, and the debug information that it strips later.
+_UNSIGNED = """
+CONFIG_MODULE_SIG_KEY=""
+CONFIG_SYSTEM_TRUSTED_KEYS=""
+CONFIG_DEBUG_INFO_NONE=y
 """
 
 _CLOUD = """
