@@ -1,6 +1,6 @@
 """Kernels that the benchmark compiles itself: the pipeline's source and compiler, other configs.
 
-    <work>/src/            the source, unpacked once
+    <work>/src/            the source with the series' patches, unpacked once
     <work>/trees/<name>/   what make made, kept: after a change of the config it makes only what the
                            options that changed touch
 
@@ -9,11 +9,12 @@ The compilers' cache is that of the pipeline.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fcbuild import kconfig, progress
-from fcbuild.build.kernel import REPRODUCIBLE, UNPACK, Workshop
+from fcbuild.build.kernel import PATCH, REPRODUCIBLE, UNPACK, Workshop
 from fcbuild.errors import SourceError
 from fcbuild.series import KernelSpec
 
@@ -82,14 +83,16 @@ class Trees:
         if archive is None:
             raise SourceError("the source is not there", hint="doit kernel:6.12 fetches it")
         with progress.step("unpacking the source"):
-            self._run(UNPACK, "the source", src, archive)
+            self._run(UNPACK, "the source", src, {archive: "/archive:ro"})
+            for patch in self.spec.patches:
+                self._run(PATCH, f"{patch.name} applied", src, {patch: "/patch:ro"})
 
     def _run(
         self,
         script: str,
         what: str,
         build: Path,
-        archive: Path | None = None,
+        source: Mapping[Path, str] | None = None,
         *,
         network: bool = False,
         **env: str,
@@ -97,10 +100,9 @@ class Trees:
         ccache = self.workshop.cache / "ccache"
         ccache.mkdir(parents=True, exist_ok=True)
         (self.work / "src").mkdir(exist_ok=True)
-        mounts = {build: "/build:rw" if archive is None else "/src:rw", ccache: "/ccache:rw"}
-        if archive is not None:
-            mounts[archive] = "/archive:ro"
-        elif not network:
+        mounts = {build: "/src:rw" if source else "/build:rw", ccache: "/ccache:rw"}
+        mounts |= source or {}
+        if not source and not network:
             mounts[self.work / "src"] = "/src:ro"
         log_path = self.work / "log"
         with log_path.open("ab") as log:

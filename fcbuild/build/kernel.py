@@ -287,7 +287,7 @@ def _unpack(
         copy = stage.scratch / "patch"
         copy.write_bytes(content)
         try:
-            inside(_PATCH, f"applying {path.name}", {copy: "/patch:ro"})
+            inside(PATCH, f"applying {path.name}", {copy: "/patch:ro"})
         except CommandFailed as error:
             error.message = (
                 f"kernels/{spec.series}/{path.name} does not apply to {source.title}: "
@@ -380,7 +380,7 @@ else
 fi
 """
 
-_PATCH = "patch -d /src -p1 --forward --batch --fuzz=0 --no-backup-if-mismatch < /patch"
+PATCH = "patch -d /src -p1 --forward --batch --fuzz=0 --no-backup-if-mismatch < /patch"
 
 _CONFIGURE = """
 cd /build
