@@ -90,7 +90,7 @@ def test_a_manifest_comes_back_by_tag_and_by_digest(shop: Shop) -> None:
         assert content == manifest.document()
         assert opened.manifest(by_tag.digest)[1] == content
         assert oci.read(content, by_tag.media_type, what="it") == manifest
-        index = Index((manifest.descriptor("amd64"),))
+        index = Index((manifest.entry("x86_64"),))
         opened.put(index.document(), oci.INDEX, "v1")
         assert opened.manifest("v1")[1] == index.document()
 
