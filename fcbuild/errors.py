@@ -89,6 +89,10 @@ class ImageError(FcBuildError):
     """A root filesystem cannot be read, or has not in it what is looked for."""
 
 
+class ArtifactError(FcBuildError):
+    """An image that was published or exported is not what it has to be, or not for here."""
+
+
 class VmmError(FcBuildError):
     """Something between us and a running microVM failed."""
 

@@ -1,0 +1,5 @@
+"""Images for others: what an image is as files, and where they go.
+
+document: fcbuild.json, what an image is; script: boot.sh, which boots it with curl; bundle: all of
+its files.
+"""
