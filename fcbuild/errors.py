@@ -98,7 +98,7 @@ class RegistryError(FcBuildError):
 
 
 class ArtifactError(FcBuildError):
-    """What a registry has under a name is not what it has to be."""
+    """An image that was published or exported is not what it has to be, or not for here."""
 
 
 class PublishRefused(FcBuildError):
