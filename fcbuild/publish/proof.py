@@ -39,8 +39,9 @@ def check(path: Path, spec: ImageSpec, kernel: Artifact, rootfs: Artifact) -> No
             hint=hint,
         )
     if not ok:
+        why = str(receipt.get("error")).partition("\n")[0]
         raise PublishRefused(
-            f"{spec.name}: the last boot failed: {str(receipt.get('error')).splitlines()[0]}",
+            f"{spec.name}: the last boot failed: {why}",
             hint=hint,
         )
 
