@@ -18,29 +18,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fcbuild import microvm
+from fcbuild.errors import ImageError, SpecError
 from fcbuild.kernel_command_line import FIRECRACKER
-from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE
-from fcbuild.publish import document, script
+from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE, Plan
+from fcbuild.publish import document, oci, script
 from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import ImageSpec
-from fcbuild.store import Artifact
+from fcbuild.store import Artifact, Store
 from fcbuild.vmm.config import for_image
 
 VM_CONFIG = "vm.json"
-
-# Media types, of the plain bytes: RFC 6838, vendor tree.
-KERNEL = "application/vnd.fcbuild.kernel.v1"
-DISK = "application/vnd.fcbuild.disk.ext4.v1"
-VM = "application/vnd.fcbuild.vm.v1+json"
-SCRIPT = "application/vnd.fcbuild.script.v1"
-DOCUMENT = "application/vnd.fcbuild.microvm.config.v1+json"
 
 _VSOCK = Path("v.sock")  # Firecracker makes it where it is started
 
 
 class File(NamedTuple):
-    """One file. title: its name. source: a file of the store, or the bytes. mode: permission bits.
-    digest: the sha256 of its bytes, in hexadecimal; size: how many there are."""
+    """One file. title: its name. media_type: in a registry, which has it compressed where that says
+    so. source: a file of the store, or the bytes. mode: permission bits. digest: the sha256 of its
+    bytes, in hexadecimal; size: how many there are."""
 
     title: str
     media_type: str
@@ -72,14 +67,35 @@ def of(spec: ImageSpec, kernel: Artifact, rootfs: Artifact) -> Bundle:
         spec.name,
         spec.arch,
         (
-            _stored(KERNEL, kernel, KERNEL_FILE[spec.arch]),
-            *(_stored(DISK, rootfs, name) for name in document.rootfs_files(spec)),
-            _made(VM_CONFIG, VM, (json.dumps(config, indent=1) + "\n").encode()),
-            _made(script.NAME, SCRIPT, boot_script(spec, titles).encode(), mode=0o755),
-            _made(document.NAME, DOCUMENT, described),
+            _stored(oci.KERNEL, kernel, KERNEL_FILE[spec.arch]),
+            *(_stored(oci.DISK, rootfs, name) for name in document.rootfs_files(spec)),
+            _made(VM_CONFIG, oci.VM, (json.dumps(config, indent=1) + "\n").encode()),
+            _made(script.NAME, oci.SCRIPT, boot_script(spec, titles).encode(), mode=0o755),
+            _made(document.NAME, oci.CONFIG, described),
         ),
         described,
     )
+
+
+def built(plan: Plan, store: Store, name: str) -> Bundle:
+    """Return the bundle of an image as it is now; its files are held, and as they were built.
+
+    Raises SpecError for a base, ImageError for what is not built, StoreError for what is damaged.
+    """
+    if name not in plan.bootable():
+        raise SpecError(
+            [f"{name} is a base for other images: it is no microVM"],
+            hint=f"images that are: {', '.join(plan.bootable())}",
+        )
+    spec = plan.specs.images[name]
+    recipes = (plan.kernel(spec.kernel), plan.rootfs(name))
+    if missing := [str(recipe) for recipe in recipes if store.find(recipe) is None]:
+        raise ImageError(
+            f"{name}, as it is now, is not built: the store has no {' and no '.join(missing)}",
+            hint=f"doit build image={name} makes it",
+        )
+    kernel, rootfs = map(store.need, recipes)
+    return of(spec, kernel, rootfs)
 
 
 def places(spec: ImageSpec) -> dict[str, str]:
