@@ -98,7 +98,7 @@ class RegistryError(FcBuildError):
 
 
 class ArtifactError(FcBuildError):
-    """What was published or exported is not what it has to be, or not for here."""
+    """An image that was published or exported is not what it has to be, or not for here."""
 
 
 class PublishRefused(FcBuildError):

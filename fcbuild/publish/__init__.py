@@ -1,5 +1,6 @@
-"""Images for others: what an image is as files, and the registries and places where they go.
+"""Images for others: what an image is as files, and where they go.
 
 document: fcbuild.json, what an image is; script: boot.sh, which boots it with curl; bundle: all of
-its files. oci, reference, credentials: what registries keep, and how they are spoken to.
+its files. reference: what artifacts in a registry are called; oci: their documents; registry, with
+transport, answers, body and credentials: one repository of a registry.
 """

@@ -21,7 +21,7 @@ from fcbuild import microvm
 from fcbuild.errors import ImageError, SpecError
 from fcbuild.kernel_command_line import FIRECRACKER
 from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE, Plan
-from fcbuild.publish import document, oci, script
+from fcbuild.publish import document, script
 from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Artifact, Store
@@ -29,13 +29,19 @@ from fcbuild.vmm.config import for_image
 
 VM_CONFIG = "vm.json"
 
+# Media types, of the plain bytes: RFC 6838, vendor tree.
+KERNEL = "application/vnd.fcbuild.kernel.v1"
+DISK = "application/vnd.fcbuild.disk.ext4.v1"
+VM = "application/vnd.fcbuild.vm.v1+json"
+SCRIPT = "application/vnd.fcbuild.script.v1"
+DOCUMENT = "application/vnd.fcbuild.microvm.config.v1+json"
+
 _VSOCK = Path("v.sock")  # Firecracker makes it where it is started
 
 
 class File(NamedTuple):
-    """One file. title: its name. media_type: in a registry, which has it compressed where that says
-    so. source: a file of the store, or the bytes. mode: permission bits. digest: the sha256 of its
-    bytes, in hexadecimal; size: how many there are."""
+    """One file. title: its name. source: a file of the store, or the bytes. mode: permission bits.
+    digest: the sha256 of its bytes, in hexadecimal; size: how many there are."""
 
     title: str
     media_type: str
@@ -67,11 +73,11 @@ def of(spec: ImageSpec, kernel: Artifact, rootfs: Artifact) -> Bundle:
         spec.name,
         spec.arch,
         (
-            _stored(oci.KERNEL, kernel, KERNEL_FILE[spec.arch]),
-            *(_stored(oci.DISK, rootfs, name) for name in document.rootfs_files(spec)),
-            _made(VM_CONFIG, oci.VM, (json.dumps(config, indent=1) + "\n").encode()),
-            _made(script.NAME, oci.SCRIPT, boot_script(spec, titles).encode(), mode=0o755),
-            _made(document.NAME, oci.CONFIG, described),
+            _stored(KERNEL, kernel, KERNEL_FILE[spec.arch]),
+            *(_stored(DISK, rootfs, name) for name in document.rootfs_files(spec)),
+            _made(VM_CONFIG, VM, (json.dumps(config, indent=1) + "\n").encode()),
+            _made(script.NAME, SCRIPT, boot_script(spec, titles).encode(), mode=0o755),
+            _made(document.NAME, DOCUMENT, described),
         ),
         described,
     )

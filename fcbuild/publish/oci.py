@@ -121,22 +121,28 @@ class Manifest(NamedTuple):
             }
         )
 
-    def descriptor(self, architecture: str | None = None) -> Descriptor:
-        """Return what an index says of this manifest."""
+    def descriptor(self) -> Descriptor:
+        """Return what a list of referrers says of this manifest: its type and annotations too."""
         return describe(
             MANIFEST,
             self.document(),
             annotations=self.annotations,
             artifact_type=self.artifact_type,
-            architecture=architecture,
         )
+
+    def entry(self, arch: str) -> Descriptor:
+        """Return what an index says of this manifest. arch: as image.toml names it.
+
+        No more than tools know that are older than artifacts: they write what they copy anew, and
+        what is not lost on the way keeps its digest.
+        """
+        return describe(MANIFEST, self.document())._replace(architecture=_GOARCH[arch])
 
 
 class Index(NamedTuple):
     """A list of manifests: one for each architecture, or the referrers of one."""
 
     manifests: tuple[Descriptor, ...]
-    artifact_type: str | None = None
 
     def document(self) -> bytes:
         """Return the index's one text."""
@@ -144,14 +150,13 @@ class Index(NamedTuple):
             {
                 "schemaVersion": 2,
                 "mediaType": INDEX,
-                "artifactType": self.artifact_type,
                 "manifests": [entry.document() for entry in self.manifests],
             }
         )
 
     def entry(self, arch: str) -> Descriptor | None:
         """Return the entry of an architecture, as image.toml names it (x86_64, aarch64)."""
-        wanted = _GOARCH.get(arch, arch)
+        wanted = _GOARCH[arch]
         return next((entry for entry in self.manifests if entry.architecture == wanted), None)
 
     def with_entry(self, entry: Descriptor) -> Index:
@@ -161,28 +166,15 @@ class Index(NamedTuple):
         return self._replace(manifests=tuple(ordered))
 
 
-def goarch(arch: str) -> str:
-    """Return how indexes name an architecture."""
-    return _GOARCH[arch]
-
-
 def describe(
     media_type: str,
     content: bytes,
     *,
     annotations: Mapping[str, str] = _NONE,
     artifact_type: str | None = None,
-    architecture: str | None = None,
 ) -> Descriptor:
     """Return the descriptor of a document."""
-    return Descriptor(
-        media_type,
-        sha256(content),
-        len(content),
-        dict(annotations),
-        artifact_type,
-        architecture,
-    )
+    return Descriptor(media_type, sha256(content), len(content), dict(annotations), artifact_type)
 
 
 def empty() -> tuple[Descriptor, bytes]:
@@ -205,10 +197,7 @@ def read(content: bytes, media_type: str, *, what: str) -> Manifest | Index:
         raise ArtifactError(f"{what}: schemaVersion {document.get('schemaVersion')!r} is not 2")
     if kind in {INDEX, DOCKER_INDEX}:
         entries = _list(document.get("manifests"), what, "manifests")
-        return Index(
-            tuple(_descriptor(entry, what, "manifests") for entry in entries),
-            _optional(document.get("artifactType"), what, "artifactType"),
-        )
+        return Index(tuple(_descriptor(entry, what, "manifests") for entry in entries))
     if kind in {MANIFEST, DOCKER_MANIFEST}:
         layers = _list(document.get("layers"), what, "layers")
         subject = document.get("subject")

@@ -50,8 +50,8 @@ def content(found: Bundle, title: str) -> bytes:
 def test_its_files_and_what_is_known_of_them(load: Load) -> None:
     found = made(load(""))
     assert [(file.title, file.media_type, file.mode) for file in found.files] == [
-        ("vmlinux", "application/vnd.fcbuild.kernel.v1+zstd", 0o644),
-        ("rootfs.ext4", "application/vnd.fcbuild.disk.ext4.v1+zstd", 0o644),
+        ("vmlinux", "application/vnd.fcbuild.kernel.v1", 0o644),
+        ("rootfs.ext4", "application/vnd.fcbuild.disk.ext4.v1", 0o644),
         ("vm.json", "application/vnd.fcbuild.vm.v1+json", 0o644),
         ("boot.sh", "application/vnd.fcbuild.script.v1", 0o755),
         ("fcbuild.json", "application/vnd.fcbuild.microvm.config.v1+json", 0o644),

@@ -28,9 +28,9 @@ def test_a_manifest_is_written_and_read_alike() -> None:
 
 
 def test_an_index_is_written_and_read_alike() -> None:
-    index = Index((MANIFEST.descriptor("amd64"),), oci.MICROVM)
+    index = Index((MANIFEST.entry("x86_64"), MANIFEST.descriptor()))
     assert oci.read(index.document(), "", what="it") == index
-    assert index.entry("x86_64") == MANIFEST.descriptor("amd64")
+    assert index.entry("x86_64") == MANIFEST.entry("x86_64")
     assert index.entry("aarch64") is None
 
 
@@ -44,15 +44,16 @@ def test_what_is_written_has_what_the_specification_wants() -> None:
         *("schemaVersion", "mediaType", "artifactType", "config", "layers", "subject"),
         "annotations",
     ]
-    entry = json.loads(Index((MANIFEST.descriptor("arm64"),)).document())["manifests"][0]
+    (entry,) = json.loads(Index((MANIFEST.entry("aarch64"),)).document())["manifests"]
     assert entry["platform"] == {"architecture": "arm64", "os": "linux"}
-    assert entry["artifactType"] == oci.MICROVM
+    (listed,) = json.loads(Index((MANIFEST.descriptor(),)).document())["manifests"]
+    assert (listed["artifactType"], listed["annotations"]) == (oci.MICROVM, {"a": "b"})
     assert "subject" not in json.loads(MANIFEST._replace(subject=None).document())
 
 
 def test_an_entry_takes_the_place_of_that_of_its_architecture_only() -> None:
-    arm = MANIFEST.descriptor("arm64")
-    old, new = layer()._replace(architecture="amd64"), MANIFEST.descriptor("amd64")
+    arm = MANIFEST.entry("aarch64")
+    old, new = layer()._replace(architecture="amd64"), MANIFEST.entry("x86_64")
     assert Index((arm, old)).with_entry(new).manifests == (new, arm)
     assert Index((old,)).with_entry(arm).manifests == (old, arm)
 
