@@ -91,6 +91,21 @@ def task_lock(check: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by
     return project.lock(check=check)
 
 
+def task_config() -> dict[str, Any]:
+    """print an image's microVM for firecracker --config-file (image=NAME)"""
+    return project.config()
+
+
+def task_curl() -> dict[str, Any]:
+    """print a script that boots an image with curl alone (image=NAME)"""
+    return project.curl()
+
+
+def task_export() -> dict[str, Any]:
+    """write an image's files (image=NAME, to=PATH, format=dir|tar|oci-layout|containerdisk)"""
+    return project.export()
+
+
 @task_params([tasks.DRY_RUN, tasks.JSON])
 def task_gc(dry_run: bool, json: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
     """remove from the store what is needed no more (age=30d, size=20GiB; --dry-run, --json)"""

@@ -19,6 +19,8 @@ VARIABLES = {
     "b": "the same, to compare it with",
     "reader": "guestfs or debugfs: what reads a root filesystem",
     "kernel": "for lock: which series of kernels/, names and globs, separated by commas",
+    "format": "for export: dir, tar, oci-layout or containerdisk",
+    "to": "for export: the path to write to",
     "age": "for gc: how long to keep what was not used, 30d when left out; 12h, 0",
     "size": "for gc: how large the store may be, 20GiB when left out",
 }

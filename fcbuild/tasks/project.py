@@ -27,7 +27,7 @@ from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
-from fcbuild.tasks import command_line, commands
+from fcbuild.tasks import command_line, commands, exports
 from fcbuild.tasks.action import act, asked, python
 
 if TYPE_CHECKING:
@@ -222,6 +222,15 @@ class Project:
     def reproduce(self, *, kernels: bool, everything: bool, as_json: bool) -> Task:
         actions = [partial(act, commands.reproduce, self, kernels, everything, as_json)]
         return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def config(self) -> Task:
+        return {"actions": [partial(act, exports.config, self)], "uptodate": [False], **_OPEN}
+
+    def curl(self) -> Task:
+        return {"actions": [partial(act, exports.curl, self)], "uptodate": [False], **_OPEN}
+
+    def export(self) -> Task:
+        return {"actions": [partial(act, exports.export, self)], "uptodate": [False], **_OPEN}
 
     def gc(self, *, dry_run: bool, as_json: bool) -> Task:
         actions = [partial(act, commands.gc, self, dry_run, as_json)]

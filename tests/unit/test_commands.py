@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,12 @@ def refused(checkout: Workspace, *args: str) -> str:
         (("inspect", "reader=debug"), "expected guestfs or debugfs (did you mean debugfs?)"),
         (("inspect", "image=debian-base"), "debian-base is a base for other images"),
         (("inspect", "image=hello,debian-web"), "one image at a time"),
+        (("config", "image=debian-base"), "debian-base is a base for other images"),
+        (("curl", "image=debian-base"), "debian-base is a base for other images"),
+        (("curl", "image=hello,debian-web"), "one image at a time, not hello, debian-web"),
+        (("export", "image=hello", "to=x"), "needs format=dir|tar|oci-layout|containerdisk and"),
+        (("export", "image=hello", "format=tar"), "needs format=dir|tar|"),
+        (("export", "format=tra", "to=x"), "format=tra: no such format (did you mean tar?)"),
         (("diff", "a=hello"), "a=IMAGE b=IMAGE"),
         (("diff", "a=0000", "b=debian-wbe"), "no image '0000', and no root filesystem"),
         (
@@ -113,6 +120,23 @@ def test_an_image_that_is_not_built_is_not_looked_into(checkout: Workspace, tmp_
         result = checkout.doit(*command, env={"FCBUILD_STORE": str(tmp_path / "empty")})
         assert result.status == 1
         assert "hello, as it is now, is not built\n  hint: doit build image=hello" in result.output
+
+
+def test_an_image_that_is_not_built_goes_nowhere(checkout: Workspace, tmp_path: Path) -> None:
+    for command in (("curl",), ("export", "format=dir", f"to={tmp_path}/out")):
+        result = checkout.doit(
+            *command, "image=hello", env={"FCBUILD_STORE": str(tmp_path / "empty")}
+        )
+        assert result.status == 1
+        assert "hello, as it is now, is not built: the store has no kernel:6.12" in result.output
+        assert "hint: doit build image=hello makes it" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_configuration_needs_nothing_that_is_built(checkout: Workspace, tmp_path: Path) -> None:
+    result = checkout.doit("config", "image=hello", env={"FCBUILD_STORE": str(tmp_path / "empty")})
+    assert result.status == 0
+    assert json.loads(result.output)["boot-source"]["kernel_image_path"] == "vmlinux"
 
 
 def test_a_store_that_cannot_be_written_is_named(checkout: Workspace, tmp_path: Path) -> None:
