@@ -27,7 +27,7 @@ from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
-from fcbuild.tasks import command_line, commands, exports
+from fcbuild.tasks import command_line, commands, exports, releases
 from fcbuild.tasks.action import act, asked, python
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Project:
         series = get_var("kernel")
         known = self.plan.specs.series_names
         self.series = series and spec.select(series, known, what="kernel series")
+        self.source: str | None = get_var("from")
         self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
@@ -97,6 +98,10 @@ class Project:
         from fcbuild.build.pipeline import Pipeline
 
         return Pipeline(self.plan, self.store, Docker(), strict=self.strict)
+
+    def host_tasks(self) -> list[str]:
+        """Return the tasks that make what Firecracker runs in, where that is an emulated host."""
+        return [f"kernel:{KVM_HOST}", "_agent"] if self.emulated else []
 
     @cached_property
     def emulated(self) -> bool:
@@ -125,12 +130,14 @@ class Project:
         }
 
     def boot(self) -> Task:
+        if self.source is not None:
+            return self.boot_published(self.source)
         bases = [name for name in self.to_boot if name not in self.plan.bootable()]
         if bases:
             return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **_OPEN}
         kernels = {self.plan.specs.images[name].kernel for name in self.to_boot}
         firecracker = any(self.plan.specs.images[name].arch == X86_64 for name in self.to_boot)
-        host = [f"kernel:{KVM_HOST}", "_agent"] if firecracker and self.emulated else []
+        host = self.host_tasks() if firecracker else []
         return {
             "actions": [partial(act, commands.boot, self, name) for name in self.to_boot],
             "task_dep": [
@@ -141,6 +148,20 @@ class Project:
             "uptodate": [False],
             **_OPEN,
         }
+
+    def boot_published(self, source: str) -> Task:
+        if self.named:
+            return {"actions": [partial(act, self.refuse_both, source)], "uptodate": [False]}
+        return {
+            "actions": [partial(act, releases.boot, self, source)],
+            "task_dep": self.host_tasks(),
+            "uptodate": [False],
+            **_OPEN,
+        }
+
+    def publish(self) -> Task:
+        actions = [partial(act, releases.publish, self)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
 
     def kernels(self) -> Iterator[Task]:
         for name, kernel in self.plan.specs.kernels.items():
@@ -336,6 +357,12 @@ class Project:
         if why := self.pipeline.unbuildable(name):
             self.skipped[name] = why
         return name in self.skipped
+
+    def refuse_both(self, source: str) -> None:
+        raise SpecError(
+            [f"image= and from={source}: boot one or the other"],
+            hint="from= boots what a registry has, image= what is in images/",
+        )
 
     def refuse(self, names: list[str]) -> None:
         raise SpecError(
