@@ -51,8 +51,14 @@ class Project:
 
     def __init__(self, root: Path, *, default_image: str) -> None:
         command_line.check_variables(sys.argv[1:])
+        if not (root / "images").is_dir():
+            raise SpecError([f"{root} has no images/"], hint="FCBUILD_PROJECT names its directory")
         self.root = root
         self.artifacts = root / "artifacts"
+        try:
+            self.artifacts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SpecError([f"{self.artifacts} cannot be made: {error.strerror}"]) from error
         store = os.environ.get("FCBUILD_STORE")
         self.store = Store(layout.place(store) if store else self.artifacts / "store")
         self.digests = Digests(self.artifacts / digests.FILE)
@@ -65,7 +71,8 @@ class Project:
         images = self.plan.specs.images
         self.wanted = spec.select(wanted, images, what="image")
         self.named = wanted is not None
-        self.to_boot = self.wanted if self.named else [default_image]
+        default = [default_image] if default_image in images else self.plan.bootable()
+        self.to_boot = self.wanted if self.named else default
         # Whether nothing may be built that is not locked.
         self.strict = lock.insisted(os.environ)
         self.kvm = command_line.choice_of("kvm", command_line.KVM_CHOICES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,40 @@ def test_an_image_that_is_not_built_goes_nowhere(checkout: Workspace, tmp_path: 
         assert "hello, as it is now, is not built: the store has no kernel:6.12" in result.output
         assert "hint: doit build image=hello makes it" in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory of images and nothing else, of somebody who uses fcbuild from elsewhere."""
+    shutil.copytree(workspace.ROOT / "images" / "hello", tmp_path / "mine" / "images" / "one")
+    bases = ("debian-base", "lock.toml")
+    for name in bases:
+        path = workspace.ROOT / "images" / name
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, tmp_path / "mine" / "images" / name)
+    return tmp_path / "mine"
+
+
+def test_images_may_be_in_another_directory(checkout: Workspace, project: Path) -> None:
+    env = {"FCBUILD_PROJECT": str(project)}
+    result = checkout.doit("list", env=env)
+    assert {"rootfs:one", "kernel:6.12"} <= {line.split()[0] for line in result.output.splitlines()}
+    assert "rootfs:hello" not in result.output
+    # There is no default image, and only one that it could be.
+    config = checkout.doit("config", env=env)
+    assert json.loads(config.output)["machine-config"]["vcpu_count"] == 1, config.output
+    assert (project / "artifacts").is_dir() and not (checkout.root / "artifacts").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_directory_without_images_is_no_project(
+    checkout: Workspace, tmp_path: Path, there: bool
+) -> None:
+    if there:
+        (tmp_path / "empty").mkdir()
+    result = checkout.doit("list", env={"FCBUILD_PROJECT": str(tmp_path / "empty")})
+    assert result.status == 1
+    assert "empty has no images/\n  hint: FCBUILD_PROJECT names its directory" in result.output
 
 
 def test_a_configuration_needs_nothing_that_is_built(checkout: Workspace, tmp_path: Path) -> None:
