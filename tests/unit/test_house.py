@@ -131,7 +131,7 @@ def test_python_is_clean(argv: tuple[str, ...]) -> None:
     checked(sys.executable, "-m", *argv)
 
 
-@pytest.mark.parametrize("script", ["doitw", ".ci/run"])
+@pytest.mark.parametrize("script", ["doitw", ".ci/kvm", ".ci/publish", ".ci/run"])
 def test_shell_is_clean(script: str) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
