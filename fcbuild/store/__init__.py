@@ -58,7 +58,7 @@ _META = {manifest.NAME, *RECORDS}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
-State = Literal["built", "stored"]
+State = Literal["built", "stored", "fetched"]
 
 
 class Stage:

@@ -33,6 +33,7 @@ from fcbuild.tasks.action import act, asked, python
 if TYPE_CHECKING:
     from fcbuild.build.pipeline import Pipeline
     from fcbuild.instance import Instance
+    from fcbuild.publish.cache import Cache
 
 Task = dict[str, Any]
 
@@ -104,7 +105,16 @@ class Project:
         from fcbuild.build.engine import Docker
         from fcbuild.build.pipeline import Pipeline
 
-        return Pipeline(self.plan, self.store, Docker(), strict=self.strict)
+        return Pipeline(self.plan, self.store, Docker(), cache=self.cache, strict=self.strict)
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """What builders share, where the environment names one. Raises SpecError."""
+        if not os.environ.get("FCBUILD_CACHE"):
+            return None  # and no module of it need be loaded
+        from fcbuild.publish import cache
+
+        return cache.asked(os.environ, self.store.root / "downloads")
 
     def host_tasks(self) -> list[str]:
         """Return the tasks that make what Firecracker runs in, where that is an emulated host."""
@@ -224,11 +234,14 @@ class Project:
             _, state = self.pipeline.program(recipe())
             return self.made(recipe(), state)
 
+        def current() -> bool:
+            return self.store.find(recipe()) is not None or self.fetch(recipe()) is not None
+
         return {
             "actions": [partial(act, make)],
             "setup": ["_toolchain"],
             **_OPEN,
-            "uptodate": [partial(asked, lambda: self.store.find(recipe()) is not None)],
+            "uptodate": [partial(asked, current)],
         }
 
     def lock(self, *, check: bool) -> Task:
@@ -305,6 +318,9 @@ class Project:
             if image is not None and self.refused(image):
                 return False
             found = self.store.find(recipe())
+            if found is None and (found := self.fetch(recipe())):
+                meta.update(state="fetched", note=recipe().short)
+                link(found, file, at)
             if found is None:
                 return False
             self.store.adopt(self.artifacts)
@@ -345,6 +361,10 @@ class Project:
 
     def make_rootfs(self, name: str) -> tuple[Artifact, State]:
         return self.pipeline.rootfs(name)
+
+    def fetch(self, recipe: Recipe) -> Artifact | None:
+        """Have from the cache, where there is one, what the store lacks."""
+        return self.pipeline.fetch(recipe) if self.cache else None
 
     def image_held(self, name: str) -> bool:
         return not self.refused(name) and self.held(self.plan.container(name))
