@@ -27,7 +27,7 @@ from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
-from fcbuild.tasks import command_line, commands, releases
+from fcbuild.tasks import command_line, commands, exports, releases
 from fcbuild.tasks.action import act, asked, python
 
 if TYPE_CHECKING:
@@ -52,8 +52,14 @@ class Project:
 
     def __init__(self, root: Path, *, default_image: str) -> None:
         command_line.check_variables(sys.argv[1:])
+        if not (root / "images").is_dir():
+            raise SpecError([f"{root} has no images/"], hint="FCBUILD_PROJECT names its directory")
         self.root = root
         self.artifacts = root / "artifacts"
+        try:
+            self.artifacts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SpecError([f"{self.artifacts} cannot be made: {error.strerror}"]) from error
         store = os.environ.get("FCBUILD_STORE")
         self.store = Store(layout.place(store) if store else self.artifacts / "store")
         self.digests = Digests(self.artifacts / digests.FILE)
@@ -66,7 +72,8 @@ class Project:
         images = self.plan.specs.images
         self.wanted = spec.select(wanted, images, what="image")
         self.named = wanted is not None
-        self.to_boot = self.wanted if self.named else [default_image]
+        default = [default_image] if default_image in images else self.plan.bootable()
+        self.to_boot = self.wanted if self.named else default
         # Whether nothing may be built that is not locked.
         self.strict = lock.insisted(os.environ)
         self.kvm = command_line.choice_of("kvm", command_line.KVM_CHOICES)
@@ -256,6 +263,15 @@ class Project:
     def reproduce(self, *, kernels: bool, everything: bool, as_json: bool) -> Task:
         actions = [partial(act, commands.reproduce, self, kernels, everything, as_json)]
         return {"actions": actions, "uptodate": [False], **_OPEN}
+
+    def config(self) -> Task:
+        return {"actions": [partial(act, exports.config, self)], "uptodate": [False], **_OPEN}
+
+    def curl(self) -> Task:
+        return {"actions": [partial(act, exports.curl, self)], "uptodate": [False], **_OPEN}
+
+    def export(self) -> Task:
+        return {"actions": [partial(act, exports.export, self)], "uptodate": [False], **_OPEN}
 
     def gc(self, *, dry_run: bool, as_json: bool) -> Task:
         actions = [partial(act, commands.gc, self, dry_run, as_json)]

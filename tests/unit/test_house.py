@@ -52,8 +52,7 @@ ONLY = {
     },
     "doit": {
         *("tasks/project.py", "tasks/commands.py", "tasks/command_line.py", "tasks/action.py"),
-        "tasks/releases.py",
-        "reporter.py",
+        *("tasks/exports.py", "tasks/releases.py", "reporter.py"),
     },
 }
 STARTERS = {"run.py", "vmm/process.py"}
@@ -132,7 +131,7 @@ def test_python_is_clean(argv: tuple[str, ...]) -> None:
     checked(sys.executable, "-m", *argv)
 
 
-@pytest.mark.parametrize("script", ["doitw", ".ci/run"])
+@pytest.mark.parametrize("script", ["doitw", ".ci/kvm", ".ci/publish", ".ci/run"])
 def test_shell_is_clean(script: str) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
@@ -141,6 +140,7 @@ def test_shell_is_clean(script: str) -> None:
 
 PUBLIC = {
     *("build", "boot", "lock", "plan", "gc", "fsck", "reproduce"),
+    *("config", "curl", "export"),
     *("kernel", "rootfs", "test", "lint"),
 }
 
