@@ -377,6 +377,19 @@ def test_referrers_are_found_without_the_registrys_help(proxy: Proxy, shop: Shop
         assert isinstance(index, Index) and index.manifests == (first, second)
 
 
+def test_a_registry_that_keeps_lists_is_asked_for_them(proxy: Proxy, shop: Shop) -> None:
+    proxy.lists = True
+    with shop.open() as opened:
+        subject = shop.artifact(opened, "subject")
+        opened.put(subject.document(), oci.MANIFEST, "v1")
+        about = subject.descriptor()
+        assert opened.referrers(about.digest) == ()
+        texts = ("one", "two", "three")  # more than a page
+        attached = tuple(opened.attach(shop.artifact(opened, text, about)) for text in texts)
+        assert opened.referrers(about.digest) == attached
+        assert opened.find(registry.fallback_tag(about.digest)) is None
+
+
 def test_a_list_that_another_overwrote_is_written_again(proxy: Proxy, shop: Shop) -> None:
     with shop.open() as opened:
         subject = shop.artifact(opened, "subject")
