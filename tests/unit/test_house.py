@@ -46,6 +46,8 @@ ONLY = {
     "requests": {"vmm/api.py"},
     "requests_unixsocket": {"vmm/api.py"},
     "docker": {"build/engine.py"},
+    "cryptography": {"publish/key.py"},
+    "sigstore": {"publish/keyless.py"},
     "subprocess": {
         *("run.py", "vmm/process.py", "vmm/native.py", "vmm/emulated.py"),
         *("vmm/qemu.py", "vmm/virt.py"),
@@ -86,7 +88,7 @@ def test_imports_go_one_way(path: Path) -> None:
     own = room(path)
     for name in imports(path):
         package, *rest = name.split(".")
-        if package != "fcbuild" or own == "__init__":
+        if package != "fcbuild" or own == "__init__" or rest == ["__version__"]:
             continue
         other = rest[0]
         if other == own:

@@ -1,0 +1,1 @@
+"""Publishing images: OCI artifacts, and the evidence that is attached to them."""
