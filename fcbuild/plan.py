@@ -51,6 +51,7 @@ TOOLCHAIN = "toolchain"
 TOOLCHAIN_SPEC = PACKAGE / "build" / "toolchain.toml"
 TOOLCHAIN_LOCK = PACKAGE / "build" / lock.FILE
 ROOTFS_FILE = "rootfs.ext4"
+OVERLAY_FILE = "overlay.ext4"  # the drive that takes what the guest writes
 PRODUCTS: tuple[Kind, ...] = ("kernel", "rootfs")  # what artifacts/ has links to
 GUEST, KVMHOST = "guest", "kvmhost"  # directories of our own programs
 # Of the link between QEMU's guests and this host, for guests that are not KVM hosts.

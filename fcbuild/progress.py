@@ -79,6 +79,35 @@ def detail(text: str) -> None:
         _drawn = True
 
 
+class Meter:
+    """How far a transfer is. total: its bytes. On a terminal, a bar with rate and time left."""
+
+    _CELLS = 20
+
+    def __init__(self, total: int, *, done: int = 0) -> None:
+        self._total = max(total, 1)
+        self._before = self._done = done
+        self._started = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Note that so many more bytes are through."""
+        self._done += count
+        detail(self.text(time.monotonic()))
+
+    def text(self, now: float) -> str:
+        """Return the bar at a time of the monotonic clock."""
+        part = min(self._done / self._total, 1.0)
+        full = round(part * self._CELLS)
+        bar = "#" * full + "." * (self._CELLS - full)
+        line = f"[{bar}] {self._done >> 20} of {self._total >> 20} MiB ({part:.0%})"
+        elapsed = now - self._started
+        if elapsed < 1.0 or self._done == self._before:
+            return line  # a rate of so little would be a guess
+        rate = (self._done - self._before) / elapsed
+        left = duration((self._total - self._done) / rate)
+        return f"{line}, {rate / (1 << 20):.1f} MiB/s, {left} left"
+
+
 def duration(seconds: float) -> str:
     """Return a time as people read it: 0.4 s, 12 s, 3 min 20 s."""
     if seconds < 10:
