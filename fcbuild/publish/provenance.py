@@ -32,7 +32,7 @@ def predicate(
 
     Values of build arguments are not in it: who writes them does not expect to publish them.
     """
-    recipes = {str(recipe): recipe for recipe in _all(rootfs, kernel)}
+    recipes = {str(recipe): recipe for recipe in all_of(rootfs, kernel)}
     dependencies: list[Json] = []
     for recipe in recipes.values():
         dependencies += _dependencies(recipe, known, moved)
@@ -54,10 +54,10 @@ def predicate(
     }
 
 
-def _all(*recipes: Recipe) -> Iterator[Recipe]:
+def all_of(*recipes: Recipe) -> Iterator[Recipe]:
     """Yield recipes and all that they stand on, parents first."""
     for recipe in recipes:
-        yield from _all(*recipe.parents)
+        yield from all_of(*recipe.parents)
         yield recipe
 
 
