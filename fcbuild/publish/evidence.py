@@ -19,7 +19,6 @@ from typing import cast
 from fcbuild.build import base
 from fcbuild.errors import ArtifactError, EvidenceError
 from fcbuild.fingerprint import Json, canonical
-from fcbuild.kernel_command_line import INIT
 from fcbuild.look import inventory
 from fcbuild.look.tree import Tree
 from fcbuild.plan import Recipe
@@ -33,6 +32,7 @@ from fcbuild.publish.verdict import Piece
 from fcbuild.store import Store
 
 PREDICATE_TYPE = "in-toto.io/predicate-type"  # the annotation that others write as well
+_PROGRAM = "/.fcbuild/init"  # PID 1: guest/BOOT_CONTRACT.md, section 1
 MAX_PIECES = 100  # that are looked at; whoever may write to the repository may attach any number
 
 Predicates = Mapping[Kind, Json]
@@ -53,9 +53,9 @@ def predicates(
     Raises EvidenceError, ImageError.
     """
     known = subject.kernel(about)
-    program = tree.content(INIT)
+    program = tree.content(_PROGRAM)
     if program is None:
-        raise EvidenceError(f"{about.image}: its root filesystem has no {INIT}")
+        raise EvidenceError(f"{about.image}: its root filesystem has no {_PROGRAM}")
     epoch = cast(int, rootfs.inputs["epoch"])
     found: dict[Kind, Json] = {
         "sbom": sbom.document(
@@ -95,8 +95,7 @@ def attach(
 
 
 def attach_bundle(registry: Registry, to: Descriptor, bundle: bytes) -> Descriptor:
-    """Attach a Sigstore bundle that another tool made. Raises RegistryError, EvidenceError."""
-    keyless.look(bundle)
+    """Attach a Sigstore bundle that another tool made. Raises RegistryError."""
     return _attach(registry, to, keyless.MEDIA_TYPE, bundle, "bundle.sigstore.json")
 
 

@@ -9,9 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fcbuild.errors import EvidenceError, ToolMissing
+from fcbuild.publish import jsontext
 from fcbuild.publish.policy import Identity
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+
+
+def look(bundle: bytes, what: str) -> None:
+    """Raise EvidenceError for what is no bundle of the version that is known here; who signed it,
+    and what, is not looked at."""
+    try:
+        found = jsontext.parse(bundle)
+        kind = found.get("mediaType") if isinstance(found, dict) else None
+    except ValueError as error:
+        raise EvidenceError(f"{what}: not JSON: {error}") from error
+    if kind != MEDIA_TYPE or "dsseEnvelope" not in found:
+        raise EvidenceError(f"{what}: not a bundle of Sigstore's with an envelope ({MEDIA_TYPE})")
 
 
 def opened(bundle: bytes, identities: Mapping[str, Identity]) -> tuple[str, str, bytes]:
