@@ -57,8 +57,13 @@ def task_build() -> dict[str, Any]:
 
 
 def task_boot() -> dict[str, Any]:
-    """boot an image in Firecracker and run its checks (image=NAME, instance=FILE, kvm=...)"""
+    """boot an image in Firecracker and run its checks (image=NAME or from=REFERENCE, kvm=...)"""
     return project.boot()
+
+
+def task_publish() -> dict[str, Any]:
+    """push images that booted to a registry (image=NAME, to=REGISTRY/REPOSITORY:TAG)"""
+    return project.publish()
 
 
 @task_params([tasks.JSON])

@@ -56,6 +56,7 @@ PRODUCTS: tuple[Kind, ...] = ("kernel", "rootfs")  # what artifacts/ has links t
 GUEST, KVMHOST = "guest", "kvmhost"  # directories of our own programs
 # Of the link between QEMU's guests and this host, for guests that are not KVM hosts.
 LINK_SOURCES = ("config.h", "mux.c", "mux.h")
+TAKEN = "taken"  # how names of artifacts begin that others have made
 KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
 
 
@@ -397,6 +398,15 @@ def given_kernel(spec: GivenKernel, digests: Digests) -> Recipe:
         except OSError as error:
             raise SpecError([f"kernel: {spec.path} cannot be read: {error.strerror}"]) from error
     return Recipe("kernel", spec.name, {"arch": spec.arch, "sha256": sha256})
+
+
+def taken(
+    kind: Kind, name: str, arch: str, files: Mapping[str, str], facts: Mapping[str, Json]
+) -> Recipe:
+    """An artifact that others have made: it is known by its bytes, not by what they came from, so
+    that it never passes for one of ours. files: the sha256 of each."""
+    inputs: dict[str, Json] = {"arch": arch, "files": dict(files), "facts": dict(facts)}
+    return Recipe(kind, f"{TAKEN}/{name}", inputs)
 
 
 def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:

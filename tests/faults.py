@@ -79,6 +79,7 @@ def proxy(registry: str) -> Iterator[Proxy]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -138,10 +139,14 @@ def _forward(request: BaseHTTPRequestHandler, running: Proxy, fault: Fault) -> N
     dropped = {"host", "connection", "authorization", "expect"}
     if fault.unranged:
         dropped.add("range")
-    headers = {k: v for k, v in request.headers.items() if k.lower() not in dropped}
     length = int(request.headers.get("Content-Length") or 0)
-    body = iter(_body(request, length)) if length else b"" if request.command != "GET" else None
-    upstream.request(request.command, request.path, body=body, headers=headers)
+    upstream.putrequest(request.command, request.path, skip_host=False, skip_accept_encoding=True)
+    for name, value in request.headers.items():  # some are there more than once
+        if name.lower() not in dropped:
+            upstream.putheader(name, value)
+    upstream.endheaders()
+    for piece in _body(request, length):
+        upstream.send(piece)
     answer = upstream.getresponse()
     request.send_response(answer.status)
     for name, value in answer.getheaders():

@@ -38,16 +38,6 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 MICROVM = "application/vnd.fcbuild.microvm.v1"
-CONFIG = "application/vnd.fcbuild.microvm.config.v1+json"
-KERNEL = "application/vnd.fcbuild.kernel.v1+zstd"
-DISK = "application/vnd.fcbuild.disk.ext4.v1+zstd"
-VM = "application/vnd.fcbuild.vm.v1+json"
-SCRIPT = "application/vnd.fcbuild.script.v1"
-DELTA = "application/vnd.fcbuild.disk.delta.v1"
-PATCH = "application/vnd.fcbuild.disk.patch.v1+zstd"
-OBJECT = "application/vnd.fcbuild.object.v1"
-OBJECT_CONFIG = "application/vnd.fcbuild.object.config.v1+json"
-OBJECT_FILE = "application/vnd.fcbuild.object.file.v1+zstd"
 
 TITLE = "org.opencontainers.image.title"
 # Of what a layer holds, before it was compressed: sha256:HEX and bytes.

@@ -19,6 +19,9 @@ VARIABLES = {
     "b": "the same, to compare it with",
     "reader": "guestfs or debugfs: what reads a root filesystem",
     "kernel": "for lock: which series of kernels/, names and globs, separated by commas",
+    "to": "for publish: REGISTRY/REPOSITORY[:TAG]",
+    "from": "for boot: REGISTRY/REPOSITORY:TAG or @sha256:DIGEST, in place of image=",
+    "unverified": "for publish: 1 to publish without the receipt of a boot",
     "age": "for gc: how long to keep what was not used, 30d when left out; 12h, 0",
     "size": "for gc: how large the store may be, 20GiB when left out",
 }

@@ -27,12 +27,13 @@ from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
-from fcbuild.tasks import command_line, commands
+from fcbuild.tasks import command_line, commands, releases
 from fcbuild.tasks.action import act, asked, python
 
 if TYPE_CHECKING:
     from fcbuild.build.pipeline import Pipeline
     from fcbuild.instance import Instance
+    from fcbuild.publish.cache import Cache
 
 Task = dict[str, Any]
 
@@ -73,6 +74,7 @@ class Project:
         series = get_var("kernel")
         known = self.plan.specs.series_names
         self.series = series and spec.select(series, known, what="kernel series")
+        self.source: str | None = get_var("from")
         self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
@@ -96,7 +98,20 @@ class Project:
         from fcbuild.build.engine import Docker
         from fcbuild.build.pipeline import Pipeline
 
-        return Pipeline(self.plan, self.store, Docker(), strict=self.strict)
+        return Pipeline(self.plan, self.store, Docker(), cache=self.cache, strict=self.strict)
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """What builders share, where the environment names one. Raises SpecError."""
+        if not os.environ.get("FCBUILD_CACHE"):
+            return None  # and no module of it need be loaded
+        from fcbuild.publish import cache
+
+        return cache.asked(os.environ, self.store.root / "downloads")
+
+    def host_tasks(self) -> list[str]:
+        """Return the tasks that make what Firecracker runs in, where that is an emulated host."""
+        return [f"kernel:{KVM_HOST}", "_agent"] if self.emulated else []
 
     @cached_property
     def emulated(self) -> bool:
@@ -125,12 +140,14 @@ class Project:
         }
 
     def boot(self) -> Task:
+        if self.source is not None:
+            return self.boot_published(self.source)
         bases = [name for name in self.to_boot if name not in self.plan.bootable()]
         if bases:
             return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **_OPEN}
         kernels = {self.plan.specs.images[name].kernel for name in self.to_boot}
         firecracker = any(self.plan.specs.images[name].arch == X86_64 for name in self.to_boot)
-        host = [f"kernel:{KVM_HOST}", "_agent"] if firecracker and self.emulated else []
+        host = self.host_tasks() if firecracker else []
         return {
             "actions": [partial(act, commands.boot, self, name) for name in self.to_boot],
             "task_dep": [
@@ -141,6 +158,20 @@ class Project:
             "uptodate": [False],
             **_OPEN,
         }
+
+    def boot_published(self, source: str) -> Task:
+        if self.named:
+            return {"actions": [partial(act, self.refuse_both, source)], "uptodate": [False]}
+        return {
+            "actions": [partial(act, releases.boot, self, source)],
+            "task_dep": self.host_tasks(),
+            "uptodate": [False],
+            **_OPEN,
+        }
+
+    def publish(self) -> Task:
+        actions = [partial(act, releases.publish, self)]
+        return {"actions": actions, "uptodate": [False], **_OPEN}
 
     def kernels(self) -> Iterator[Task]:
         for name, kernel in self.plan.specs.kernels.items():
@@ -196,11 +227,14 @@ class Project:
             _, state = self.pipeline.program(recipe())
             return self.made(recipe(), state)
 
+        def current() -> bool:
+            return self.store.find(recipe()) is not None or self.fetch(recipe()) is not None
+
         return {
             "actions": [partial(act, make)],
             "setup": ["_toolchain"],
             **_OPEN,
-            "uptodate": [partial(asked, lambda: self.store.find(recipe()) is not None)],
+            "uptodate": [partial(asked, current)],
         }
 
     def lock(self, *, check: bool) -> Task:
@@ -268,6 +302,9 @@ class Project:
             if image is not None and self.refused(image):
                 return False
             found = self.store.find(recipe())
+            if found is None and (found := self.fetch(recipe())):
+                meta.update(state="fetched", note=recipe().short)
+                link(found, file, at)
             if found is None:
                 return False
             self.store.adopt(self.artifacts)
@@ -309,6 +346,10 @@ class Project:
     def make_rootfs(self, name: str) -> tuple[Artifact, State]:
         return self.pipeline.rootfs(name)
 
+    def fetch(self, recipe: Recipe) -> Artifact | None:
+        """Have from the cache, where there is one, what the store lacks."""
+        return self.pipeline.fetch(recipe) if self.cache else None
+
     def image_held(self, name: str) -> bool:
         return not self.refused(name) and self.held(self.plan.container(name))
 
@@ -327,6 +368,12 @@ class Project:
         if why := self.pipeline.unbuildable(name):
             self.skipped[name] = why
         return name in self.skipped
+
+    def refuse_both(self, source: str) -> None:
+        raise SpecError(
+            [f"image= and from={source}: boot one or the other"],
+            hint="from= boots what a registry has, image= what is in images/",
+        )
 
     def refuse(self, names: list[str]) -> None:
         raise SpecError(

@@ -11,14 +11,15 @@ from fcbuild.errors import ArtifactError
 from fcbuild.publish import oci
 from fcbuild.publish.oci import Descriptor, Index, Manifest
 
+KERNEL = "application/k+zstd"
 DIGEST = "sha256:" + "12" * 32
 
 
 def layer(title: str = "vmlinux", **annotations: str) -> Descriptor:
-    return Descriptor(oci.KERNEL, DIGEST, 3, {oci.TITLE: title, **annotations})
+    return Descriptor(KERNEL, DIGEST, 3, {oci.TITLE: title, **annotations})
 
 
-CONFIG = oci.describe(oci.CONFIG, b"{}")
+CONFIG = oci.describe("application/c", b"{}")
 MANIFEST = Manifest(oci.MICROVM, CONFIG, (layer(),), {"a": "b"}, oci.describe(oci.MANIFEST, b"x"))
 
 
@@ -115,7 +116,7 @@ def test_a_title_that_is_there_twice_is_refused() -> None:
 def test_what_a_layer_holds_is_in_its_annotations() -> None:
     held = layer(**{oci.PLAIN_DIGEST: DIGEST, oci.PLAIN_SIZE: "12"})
     assert oci.plain(held, what="it") == (DIGEST, 12)
-    small = held._replace(media_type=oci.VM)
+    small = held._replace(media_type="application/x")
     assert oci.plain(small, what="it") == (DIGEST, 3)
 
 
