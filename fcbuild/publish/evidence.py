@@ -4,8 +4,8 @@
       <-- subject --  a manifest for each statement: its one layer is a signed envelope (dsse)
       <-- subject --  the bill of materials once more, as scanners want it: a plain document
 
-Nothing of it depends on when or where it is attached, so attaching it twice leaves the same bytes.
-What comes back is a stranger's until a verdict says otherwise (verdict.py).
+Nothing of it depends on when or where it is attached. What comes back is a stranger's until a
+verdict says otherwise (verdict.py).
 """
 
 from __future__ import annotations
@@ -22,13 +22,24 @@ from fcbuild.fingerprint import Json, canonical
 from fcbuild.look import inventory
 from fcbuild.look.tree import Tree
 from fcbuild.plan import Recipe
-from fcbuild.publish import bootresult, dsse, keyless, oci, provenance, sbom, statement, subject
+from fcbuild.publish import (
+    bootresult,
+    dsse,
+    keyless,
+    oci,
+    provenance,
+    sbom,
+    statement,
+    subject,
+    verdict,
+)
 from fcbuild.publish.key import PrivateKey
 from fcbuild.publish.oci import Descriptor, Manifest
+from fcbuild.publish.policy import KINDS, Rule
 from fcbuild.publish.registry import Registry
 from fcbuild.publish.statement import PREDICATES, Kind
 from fcbuild.publish.subject import Subject
-from fcbuild.publish.verdict import Piece
+from fcbuild.publish.verdict import Piece, Published
 from fcbuild.store import Store
 
 PREDICATE_TYPE = "in-toto.io/predicate-type"  # the annotation that others write as well
@@ -75,23 +86,25 @@ def predicates(
 
 
 def attach(
-    registry: Registry, to: Descriptor, image: str, said: Predicates, key: PrivateKey
-) -> list[Descriptor]:
-    """Attach signed statements to a manifest that is published; return their manifests.
+    registry: Registry, to: Descriptor, about: Subject, said: Predicates, key: PrivateKey
+) -> list[Kind]:
+    """Attach signed statements to a manifest that is published; return of which kinds.
 
-    to: the manifest. Raises RegistryError.
+    to: the manifest. What the key's owner has said of it before is not said again: a boot takes
+    another time on each day, and lists would grow. Raises RegistryError, EvidenceError.
     """
-    sha256 = to.digest.partition(":")[2]
-    manifests = []
-    for kind, predicate in sorted(said.items()):
-        envelope = dsse.sign(statement.document(image, sha256, kind, predicate), key)
-        manifests.append(
-            _attach(registry, to, dsse.MEDIA_TYPE, envelope, f"{kind}.dsse.json", PREDICATES[kind])
-        )
-    if "sbom" in said:
-        plain = canonical(said["sbom"])
-        manifests.append(_attach(registry, to, sbom.MEDIA_TYPE, plain, "sbom.cdx.json"))
-    return manifests
+    artifact = Published(to.digest.partition(":")[2], about.files)
+    rule = Rule("", about.image, (about.image,), {"": key.public}, KINDS)
+    rows = verdict.judge(artifact, list(pieces(registry, to.digest)), rule)
+    known = {row.what for row in rows if row.outcome == "ok"}
+    new = [kind for kind in KINDS if kind in said and kind not in known]
+    for kind in new:
+        text = statement.document(about.image, artifact.sha256, kind, said[kind])
+        envelope = dsse.sign(text, key)
+        _attach(registry, to, dsse.MEDIA_TYPE, envelope, f"{kind}.dsse.json", PREDICATES[kind])
+    if "sbom" in new:
+        _attach(registry, to, sbom.MEDIA_TYPE, canonical(said["sbom"]), "sbom.cdx.json")
+    return new
 
 
 def attach_bundle(registry: Registry, to: Descriptor, bundle: bytes) -> Descriptor:

@@ -31,7 +31,7 @@ from tests import registry as registries
 from tests import workspace
 from tests.registry import Registry as Running
 from tests.unit.test_dsse import signer
-from tests.unit.test_sbom import bom
+from tests.unit.test_sbom import bom, image
 from tests.unit.test_statement import result
 from tests.unit.test_verdict import PROVENANCE
 from tests.workspace import Workspace
@@ -76,22 +76,29 @@ def outcomes(registry: Registry, to: Descriptor, rule: Rule = RULE) -> dict[str,
 def test_what_is_attached_is_found_and_counts(registry: Registry) -> None:
     to = artifact(registry)
     assert outcomes(registry, to)["signature"] == "failed"
-    evidence.attach(registry, to, "web", said(), signer())
+    evidence.attach(registry, to, image(), said(), signer())
     assert set(outcomes(registry, to).values()) == {"ok"}
 
 
 def test_attaching_twice_leaves_the_same(registry: Registry) -> None:
     to = artifact(registry)
-    first = evidence.attach(registry, to, "web", said(), signer())
-    second = evidence.attach(registry, to, "web", said(), signer())
-    assert first == second
-    assert len(registry.referrers(to.digest)) == len(first) == 4
+    assert evidence.attach(registry, to, image(), said(), signer()) == list(KINDS)
+    slower: Predicates = {**said(), "boot": result(timings_ms={"total": 9999})}
+    assert evidence.attach(registry, to, image(), slower, signer()) == []
+    assert len(registry.referrers(to.digest)) == 4
+
+
+def test_what_somebody_else_said_is_said_again(registry: Registry) -> None:
+    to = artifact(registry)
+    evidence.attach(registry, to, image(), said(), signer(b"\1" * 32))
+    assert evidence.attach(registry, to, image(), said(), signer()) == list(KINDS)
+    assert set(outcomes(registry, to).values()) == {"ok"}
 
 
 def test_evidence_of_one_artifact_is_none_of_another(registry: Registry) -> None:
     """Whoever may write can attach a statement to another manifest, and gains nothing."""
     to, other = artifact(registry), artifact(registry, "another")
-    evidence.attach(registry, to, "web", said(), signer())
+    evidence.attach(registry, to, image(), said(), signer())
     for piece in list(evidence.pieces(registry, to.digest)):
         evidence._attach(registry, other, piece.media_type, piece.content, "borrowed.json")
     found = outcomes(registry, other)
@@ -103,7 +110,7 @@ def test_junk_that_is_attached_hides_nothing(registry: Registry) -> None:
     for number in range(5):
         evidence._attach(registry, to, dsse.MEDIA_TYPE, b"junk %d" % number, "junk.json")
     evidence.attach_bundle(registry, to, b"{}")
-    evidence.attach(registry, to, "web", said(), signer())
+    evidence.attach(registry, to, image(), said(), signer())
     assert set(outcomes(registry, to).values()) == {"ok"}
 
 
@@ -112,7 +119,7 @@ def test_more_than_anybody_looks_at_is_refused(
 ) -> None:
     monkeypatch.setattr(evidence, "MAX_PIECES", 3)
     to = artifact(registry)
-    evidence.attach(registry, to, "web", said(), signer())
+    evidence.attach(registry, to, image(), said(), signer())
     with pytest.raises(EvidenceError, match="4 things are attached"):
         list(evidence.pieces(registry, to.digest))
 
@@ -121,7 +128,7 @@ def test_evidence_that_is_altered_where_it_is_kept_is_none(
     registry: Registry, running: Running
 ) -> None:
     to = artifact(registry)
-    evidence.attach(registry, to, "web", {"boot": result()}, signer())
+    evidence.attach(registry, to, image(), {"boot": result()}, signer())
     (piece,) = evidence.pieces(registry, to.digest)
     sha256 = oci.sha256(piece.content).partition(":")[2]
     blob = running.files / f"docker/registry/v2/blobs/sha256/{sha256[:2]}/{sha256}/data"
@@ -133,7 +140,7 @@ def test_a_large_bill_of_materials_comes_back(registry: Registry) -> None:
     to = artifact(registry)
     many: list[Json] = [{"name": f"package-{number}", "x": "x" * 500} for number in range(20_000)]
     large = {**bom(), "components": many}
-    evidence.attach(registry, to, "web", {"sbom": large}, signer())
+    evidence.attach(registry, to, image(), {"sbom": large}, signer())
     rule = RULE._replace(evidence=("sbom",))
     assert outcomes(registry, to, rule)["sbom"] == "ok"
 
@@ -142,7 +149,7 @@ def test_a_large_bill_of_materials_comes_back(registry: Registry) -> None:
 def test_a_scanner_finds_the_plain_document(registry: Registry, tmp_path: Path) -> None:
     """As others' tools do: by the fallback tag, the artifact type and the layer's title."""
     to = artifact(registry)
-    evidence.attach(registry, to, "web", said(), signer())
+    evidence.attach(registry, to, image(), said(), signer())
     listed = registry.manifest(to.digest.replace(":", "-"))
     index = oci.read(listed[1], listed[0].media_type, what="the list")
     assert isinstance(index, Index)
