@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from doit import get_var
 
 from fcbuild import progress
-from fcbuild.errors import SpecError
+from fcbuild.errors import ArtifactError, RegistryError, SpecError
 from fcbuild.tasks import trust
 from fcbuild.tasks.commands import outcome, vmm_for
 
 if TYPE_CHECKING:
     from fcbuild.publish.bundle import Bundle
+    from fcbuild.publish.push import Published
+    from fcbuild.publish.registry import Registry
     from fcbuild.tasks.project import Project
 
 
@@ -44,6 +46,7 @@ def publish(project: Project) -> None:
     with Registry(to, push=True) as registry:
         for image in bundles:
             done = push.publish(image, to, registry, scratch=project.artifacts, verified=verified)
+            _attach_delta(project, image, done, registry)
             for layer in done.layers:
                 state = "pushed" if layer.pushed else "there"
                 size = f"{layer.descriptor.size / (1 << 20):.1f} MiB"
@@ -91,6 +94,26 @@ def boot(project: Project, source: str) -> None:
     for line in outcome(receipt):
         print(line)
     print(f"receipt   {os.path.relpath(receipt_path)}")
+
+
+def _attach_delta(project: Project, image: Bundle, done: Published, registry: Registry) -> None:
+    """Attach what the new version differs from the one before. What is published is whole without,
+    so an old version that cannot be read is only said."""
+    from fcbuild.publish import predecessor
+
+    if done.previous is None:
+        return
+    rootfs = project.store.need(project.plan.rootfs(image.image))
+    try:
+        made = predecessor.attach(
+            done.previous, done.manifest, rootfs, registry, project.store, project.artifacts
+        )
+    except (ArtifactError, RegistryError) as error:
+        progress.say(f"warning: no delta is published: {error.message}")
+        return
+    if made is not None:
+        share = 100 * made.size / made.whole
+        print(f"delta     {made.size / 1024:.0f} KiB, {share:.2f} % of the disk, from {made.base}")
 
 
 def _verified() -> bool:

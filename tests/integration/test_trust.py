@@ -12,13 +12,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from cryptography.hazmat.primitives.serialization import PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, PublicFormat
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from fcbuild import spec
+from fcbuild.build.engine import Docker
+from fcbuild.fingerprint import canonical, digest
+from fcbuild.look import readers
 from fcbuild.plan import Plan
-from fcbuild.publish import evidence, reference
-from fcbuild.publish.key import PrivateKey
+from fcbuild.publish import dsse, evidence, reference, statement
 from fcbuild.publish.registry import Registry as Client
+from fcbuild.publish.subject import Subject
 from fcbuild.store import Store
 from fcbuild.verify import Receipt
 from fcbuild.vmm.machine import Vmm
@@ -32,6 +37,15 @@ pytestmark = pytest.mark.engine
 
 KEYID = signer().public.keyid
 IMAGE = "evident"
+DOCKERFILE = """
+FROM fcbuild/debian-base
+RUN mkdir -p /opt/site/Some_Thing-1.5.dist-info /srv/node_modules/@scope/thing \\
+ && printf 'Metadata-Version: 2.1\\nName: Some_Thing\\nVersion: 1.5\\n' \\
+    > /opt/site/Some_Thing-1.5.dist-info/METADATA \\
+ && printf '{"name": "@scope/thing", "version": "2.0.0"}' \\
+    > /srv/node_modules/@scope/thing/package.json
+CMD ["true"]
+"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,10 @@ class Place:
     def policy(self) -> Path:
         return self.checkout.root / "policy.toml"
 
+    @property
+    def plan(self) -> Plan:
+        return Plan(spec.load(self.checkout.root))
+
     def doit(self, *args: str) -> Result:
         return self.checkout.doit(*args)
 
@@ -59,27 +77,22 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     checkout = workspace.make(tmp_path_factory.mktemp("checkout"))
-    checkout.image(IMAGE, "", 'FROM fcbuild/debian-base\nCMD ["true"]\n')
+    checkout.image(IMAGE, "", DOCKERFILE)
     built = checkout.doit("build", f"image={IMAGE}")
     assert built.status == 0, built.output
     (checkout.root / "key").write_bytes(private_bytes(ED25519, PrivateFormat.OpenSSH))
     (checkout.root / "key.pub").write_bytes(SSH_PUBLIC)
     other = signer(b"\1" * 32)
-    (checkout.root / "other.pub").write_text(f"ssh-ed25519 {line(other)}\n")
+    (checkout.root / "other.pub").write_bytes(
+        other._key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    )
     with registries.serve(tmp_path_factory.mktemp("registry")) as running:
         yield Place(checkout, running)
 
 
-def line(key: PrivateKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    made = key._key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    return made.decode().split()[1]
-
-
 def receive(place: Place, *, ok: bool = True) -> None:
     """Write the receipt of a boot."""
-    plan, store = Plan(spec.load(place.checkout.root)), Store(place.checkout.store)
+    plan, store = place.plan, Store(place.checkout.store)
     kernel = store.need(plan.kernel(plan.specs.images[IMAGE].kernel))
     rootfs = store.need(plan.rootfs(IMAGE))
     vmm = cast(Vmm, SimpleNamespace(name="firecracker", version="1.12.1", kind="emulated"))
@@ -122,8 +135,8 @@ def rows(result: Result) -> Any:
 def test_what_was_signed_passes_with_its_key(published: Place) -> None:
     done = published.verify("key=key.pub")
     assert done.status == 0, done.output
-    said = done.output.splitlines()
-    table = [text.split()[:2] for text in said[said.index(title(done)) + 1 :]]
+    shown = done.output.splitlines()
+    table = [text.split()[:2] for text in shown[shown.index(title(done)) + 1 :]]
     assert list(map(tuple, table)) == [
         *(("policy", "ok"), ("signature", "ok")),
         *(("boot", "ok"), ("provenance", "ok"), ("sbom", "ok"), ("digests", "ok")),
@@ -155,6 +168,51 @@ def test_without_a_word_on_whom_to_trust_nothing_is_verified(published: Place) -
     done = published.verify()
     assert done.status == 1
     assert "nothing says whom to trust: there is no policy.toml" in done.output
+
+
+def said(place: Place) -> dict[str, Any]:
+    """Return what is said of the image in the registry: predicates by kind."""
+    manifest = document(place.verify("key=key.pub", "--json"))["digest"]
+    with Client(reference.parse(place.reference)) as registry:
+        texts = [dsse.parse(piece.content).payload for piece in evidence.pieces(registry, manifest)]
+    statements = map(statement.parse, texts)
+    return {str(one.kind): one.predicate for one in statements}
+
+
+def test_a_real_image_has_a_valid_bill_of_materials(published: Place) -> None:
+    found = said(published)["sbom"]
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(found)) is None
+    urls = {one.get("purl", "") for one in found["components"]}
+    assert {"pkg:pypi/some-thing@1.5", "pkg:npm/%40scope/thing@2.0.0"} <= urls
+    done = published.doit("inspect", f"image={IMAGE}", "reader=debugfs", "--json")
+    assert {
+        (one["name"], one["version"])
+        for one in found["components"]
+        if one.get("purl", "").startswith("pkg:deb/debian/")
+    } == {(one["name"], one["version"]) for one in document(done)["packages"]}
+    (kernel,) = (one for one in found["components"] if one["name"] == "linux-kernel")
+    properties = {one["name"]: one["value"] for one in kernel["properties"]}
+    configs = published.checkout.store.glob("objects/kernel/*/config")
+    assert properties["fcbuild:kernel:config-sha256"] in set(map(digest, configs))
+
+
+def test_evidence_is_the_same_each_time(published: Place) -> None:
+    plan, store = published.plan, Store(published.checkout.store)
+    kernel, rootfs = plan.kernel(plan.specs.images[IMAGE].kernel), plan.rootfs(IMAGE)
+    about = Subject(IMAGE, "x86_64", store.need(kernel), store.need(rootfs))
+    with readers.opened(
+        [about.rootfs.file("rootfs.ext4")],
+        wanted="debugfs",
+        engine=Docker(),
+        toolchain=lambda: plan.toolchain.tag,
+        logs=published.checkout.root,
+    ) as (tree,):
+        again = evidence.predicates(
+            about, rootfs=rootfs, kernel=kernel, tree=tree, receipt=None, store=store
+        )
+    found = said(published)
+    for kind, predicate in again.items():
+        assert canonical(predicate) == canonical(found[kind])
 
 
 RULE = f"""
@@ -263,7 +321,7 @@ def test_a_bundle_is_attached_to_one_image(place: Place) -> None:
     file.write_text(json.dumps({"mediaType": kind, "dsseEnvelope": {}}))
     done = place.doit(*argv)
     assert done.status == 0, done.output
-    said = next(text for text in done.output.splitlines() if text.startswith("manifest"))
+    line = next(text for text in done.output.splitlines() if text.startswith("manifest"))
     with Client(reference.parse(to)) as registry:
-        (piece,) = evidence.pieces(registry, said.split()[-1])
+        (piece,) = evidence.pieces(registry, line.split()[-1])
     assert piece == (kind, file.read_bytes())

@@ -54,6 +54,7 @@ ONLY = {
     },
     "doit": {
         *("tasks/project.py", "tasks/commands.py", "tasks/command_line.py", "tasks/action.py"),
+        "tasks/releases.py",
         "reporter.py",
     },
 }

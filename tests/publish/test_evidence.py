@@ -1,56 +1,38 @@
-"""Evidence in a real registry: attached, found again, judged; and that of a real image."""
+"""Evidence in a real registry: attached, found again, judged."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
-from fcbuild import spec
-from fcbuild.build.engine import Docker
 from fcbuild.errors import EvidenceError
-from fcbuild.fingerprint import Json, canonical, digest
-from fcbuild.look import readers
-from fcbuild.plan import Plan
+from fcbuild.fingerprint import Json
 from fcbuild.publish import dsse, evidence, keyless, oci, reference, sbom, verdict
 from fcbuild.publish.evidence import Predicates
 from fcbuild.publish.oci import Descriptor, Index, Manifest
 from fcbuild.publish.policy import KINDS, Rule
 from fcbuild.publish.registry import Registry
-from fcbuild.publish.subject import Subject
 from fcbuild.publish.verdict import Published
-from fcbuild.store import Store
-from tests import registry as registries
-from tests import workspace
 from tests.registry import Registry as Running
 from tests.unit.test_dsse import signer
 from tests.unit.test_sbom import bom, image
 from tests.unit.test_statement import result
 from tests.unit.test_verdict import PROVENANCE
-from tests.workspace import Workspace
 
 RULE = Rule("policy.toml: artifact[1]", "*", (), {"release": signer().public}, KINDS)
 FILES = {"vmlinux": "a" * 64, "rootfs.ext4": "b" * 64}
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with registries.serve(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
 @pytest.fixture
-def registry(running: Running, request: pytest.FixtureRequest) -> Iterator[Registry]:
+def registry(hub: Running, repository: str) -> Iterator[Registry]:
     """A repository of the test's own."""
-    name = request.node.name.replace("_", "-").partition("[")[0]
-    with Registry(reference.parse(running.reference(name)), push=True) as registry:
+    with Registry(reference.parse(hub.reference(repository)), push=True) as registry:
         yield registry
 
 
@@ -125,13 +107,13 @@ def test_more_than_anybody_looks_at_is_refused(
 
 
 def test_evidence_that_is_altered_where_it_is_kept_is_none(
-    registry: Registry, running: Running
+    registry: Registry, hub: Running
 ) -> None:
     to = artifact(registry)
     evidence.attach(registry, to, image(), {"boot": result()}, signer())
     (piece,) = evidence.pieces(registry, to.digest)
     sha256 = oci.sha256(piece.content).partition(":")[2]
-    blob = running.files / f"docker/registry/v2/blobs/sha256/{sha256[:2]}/{sha256}/data"
+    blob = hub.files / f"docker/registry/v2/blobs/sha256/{sha256[:2]}/{sha256}/data"
     blob.write_bytes(piece.content.replace(b"e", b"f", 1))
     assert outcomes(registry, to)["signature"] == "failed"
 
@@ -181,70 +163,3 @@ def test_a_bundle_is_looked_at_before_it_is_attached() -> None:
             keyless.look(json.dumps(document).encode(), "a.json")
     with pytest.raises(EvidenceError, match=r"a\.json: not JSON"):
         keyless.look(b"[", "a.json")
-
-
-# A real image
-
-DOCKERFILE = """
-FROM fcbuild/debian-base
-RUN mkdir -p /opt/site/Some_Thing-1.5.dist-info /srv/node_modules/@scope/thing \\
- && printf 'Metadata-Version: 2.1\\nName: Some_Thing\\nVersion: 1.5\\n' \\
-    > /opt/site/Some_Thing-1.5.dist-info/METADATA \\
- && printf '{"name": "@scope/thing", "version": "2.0.0"}' \\
-    > /srv/node_modules/@scope/thing/package.json
-CMD ["true"]
-"""
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    checkout = workspace.make(tmp_path_factory.mktemp("checkout"))
-    checkout.image("evident", "", DOCKERFILE)
-    result = checkout.doit("build", "image=evident")
-    assert result.status == 0, result.output
-    return checkout
-
-
-def predicates(built: Workspace, reader: str) -> Mapping[str, Json]:
-    plan, store = Plan(spec.load(built.root)), Store(built.store)
-    kernel, rootfs = plan.kernel(plan.specs.images["evident"].kernel), plan.rootfs("evident")
-    about = Subject("evident", "x86_64", store.need(kernel), store.need(rootfs))
-    with readers.opened(
-        [about.rootfs.file("rootfs.ext4")],
-        wanted=reader,
-        engine=Docker(),
-        toolchain=lambda: plan.toolchain.tag,
-        logs=built.root,
-    ) as (tree,):
-        found = evidence.predicates(
-            about, rootfs=rootfs, kernel=kernel, tree=tree, receipt=None, store=store
-        )
-    return {str(kind): predicate for kind, predicate in found.items()}
-
-
-@pytest.mark.engine
-def test_a_real_image_has_a_valid_bill_of_materials(built: Workspace) -> None:
-    text = canonical(predicates(built, "debugfs")["sbom"])
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode()) is None
-    found = json.loads(text)
-    urls = {one.get("purl", "") for one in found["components"]}
-    assert {"pkg:pypi/some-thing@1.5", "pkg:npm/%40scope/thing@2.0.0"} <= urls
-    inspected = json.loads(
-        built.doit("inspect", "image=evident", "reader=debugfs", "--json").output.splitlines()[-1]
-    )
-    debian = {(one["name"], one["version"]) for one in inspected["packages"]}
-    assert {
-        (one["name"], one["version"])
-        for one in found["components"]
-        if one.get("purl", "").startswith("pkg:deb/debian/")
-    } == debian
-    (kernel,) = (one for one in found["components"] if one["name"] == "linux-kernel")
-    said = {one["name"]: one["value"] for one in kernel["properties"]}
-    configs = built.store.glob("objects/kernel/*/config")
-    assert said["fcbuild:kernel:config-sha256"] in set(map(digest, configs))
-
-
-@pytest.mark.engine
-def test_evidence_of_a_real_image_is_the_same_each_time(built: Workspace) -> None:
-    first, second = (predicates(built, "debugfs") for _ in range(2))
-    assert canonical(first) == canonical(second)
