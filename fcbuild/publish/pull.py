@@ -16,17 +16,16 @@ from typing import NamedTuple
 from fcbuild import plan, progress
 from fcbuild.errors import ArtifactError
 from fcbuild.fingerprint import SHORT, Json
-from fcbuild.plan import Kind
-from fcbuild.publish import bundle, document, oci, pack
+from fcbuild.plan import ROOTFS_FILE, Kind
+from fcbuild.publish import bundle, delta, document, oci, pack
 from fcbuild.publish.document import Document, Part
 from fcbuild.publish.oci import Descriptor, Index, Manifest
 from fcbuild.publish.reference import Reference
-from fcbuild.publish.registry import Registry
+from fcbuild.publish.registry import PARTIAL, Registry
 from fcbuild.series import ARCHITECTURES, DEBIAN_ARCH
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Artifact, Stage, Store
 
-PARTIAL = ".part"  # of a file in downloads/ that has not come whole
 _NEWER = oci.MICROVM.removesuffix("1")
 
 
@@ -73,10 +72,16 @@ def resolve(registry: Registry) -> Offer:
 def obtain(offer: Offer, registry: Registry, store: Store) -> tuple[Artifact, Artifact]:
     """Return kernel and root filesystem of an image as objects of the store, held and verified,
     fetching what it lacks. Raises RegistryError, ArtifactError, StoreError."""
-    known = offer.document
-    kernel = _part("kernel", known.kernel, None, offer, registry, store)
-    rootfs = _part("rootfs", known.rootfs, known.rootfs.facts, offer, registry, store)
-    return kernel, rootfs
+    return (
+        _part("kernel", offer.document.kernel, None, offer, registry, store),
+        rootfs(offer, registry, store),
+    )
+
+
+def rootfs(offer: Offer, registry: Registry, store: Store) -> Artifact:
+    """Return the root filesystem of an image, as `obtain` does."""
+    part = offer.document.rootfs
+    return _part("rootfs", part, part.facts, offer, registry, store)
 
 
 def fetch(layer: Descriptor, to: Path, registry: Registry, downloads: Path) -> None:
@@ -113,7 +118,11 @@ def _part(
         for name in part.files:
             layer = offer.manifest.layer(name)
             assert layer is not None  # _compare has seen it
-            fetch(layer, stage.file(name), registry, store.root / "downloads")
+            to, downloads = stage.file(name), store.root / "downloads"
+            if name != ROOTFS_FILE or not delta.apply(
+                offer.digest, layer, to, registry, store, downloads
+            ):
+                fetch(layer, to, registry, downloads)
         stage.facts.update(part.facts)
 
     return store.obtain(recipe, build, verify=True)[0]

@@ -23,6 +23,8 @@ from fcbuild.publish.oci import Descriptor, Index, Manifest
 from fcbuild.publish.reference import Reference
 from fcbuild.publish.transport import PATIENCE, Transport
 
+PARTIAL = ".part"  # of a file in downloads/ that has not come whole
+
 _ACCEPT = ", ".join([oci.MANIFEST, oci.INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_INDEX])
 _MAX_PAGES = 20  # of a list of referrers
 _ATTEMPTS = 5  # at a list that others may write, too

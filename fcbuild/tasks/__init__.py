@@ -6,7 +6,7 @@ variables and options; action: the seam to doit.
 
 from __future__ import annotations
 
-from fcbuild.tasks.action import interruptible
+from fcbuild.tasks.action import interruptible, named
 from fcbuild.tasks.command_line import ALL, CHECK, DRY_RUN, JSON, MATRIX, NO_KERNEL
 from fcbuild.tasks.project import Project, lint
 
@@ -20,4 +20,5 @@ __all__ = [
     "Project",
     "interruptible",
     "lint",
+    "named",
 ]

@@ -27,7 +27,7 @@ from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
-from fcbuild.tasks import command_line, commands, exports, releases
+from fcbuild.tasks import command_line, commands, exports, releases, trust
 from fcbuild.tasks.action import act, asked, python
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ _TEST_PROCESSES = 2
 
 # doit would collect what a task prints until it ends, and mix up tasks that run side by side.
 _OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
+
+
+def _command(function: Callable[..., Any], *args: Any) -> Task:
+    """A task that does its work each time it is asked for."""
+    return {"actions": [partial(act, function, *args)], "uptodate": [False], **_OPEN}
 
 
 class Project:
@@ -176,9 +181,11 @@ class Project:
             **_OPEN,
         }
 
+    def verify_artifact(self, *, as_json: bool) -> Task:
+        return _command(trust.verify_artifact, self, as_json)
+
     def publish(self) -> Task:
-        actions = [partial(act, releases.publish, self)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(releases.publish, self)
 
     def kernels(self) -> Iterator[Task]:
         for name, kernel in self.plan.specs.kernels.items():
@@ -245,41 +252,35 @@ class Project:
         }
 
     def lock(self, *, check: bool) -> Task:
-        actions = [partial(act, commands.lock, self, check)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.lock, self, check)
 
     def show_plan(self, *, as_json: bool, matrix: bool) -> Task:
         form = "matrix" if matrix else "json" if as_json else "text"
-        return {"actions": [partial(act, commands.plan, self, form)], "uptodate": [False], **_OPEN}
+        return _command(commands.plan, self, form)
 
     def inspect(self, *, as_json: bool) -> Task:
-        actions = [partial(act, commands.inspect, self, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.inspect, self, as_json)
 
     def diff(self, *, everything: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.diff, self, everything, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.diff, self, everything, as_json)
 
     def reproduce(self, *, kernels: bool, everything: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.reproduce, self, kernels, everything, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.reproduce, self, kernels, everything, as_json)
 
     def config(self) -> Task:
-        return {"actions": [partial(act, exports.config, self)], "uptodate": [False], **_OPEN}
+        return _command(exports.config, self)
 
     def curl(self) -> Task:
-        return {"actions": [partial(act, exports.curl, self)], "uptodate": [False], **_OPEN}
+        return _command(exports.curl, self)
 
     def export(self) -> Task:
-        return {"actions": [partial(act, exports.export, self)], "uptodate": [False], **_OPEN}
+        return _command(exports.export, self)
 
     def gc(self, *, dry_run: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.gc, self, dry_run, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.gc, self, dry_run, as_json)
 
     def fsck(self, *, dry_run: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.fsck, self, dry_run, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.fsck, self, dry_run, as_json)
 
     def test(self, *, unit: bool) -> Task:
         prepare = [] if unit else [partial(act, commands.prepare_tests, self)]

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 from doit import get_var
 
 from fcbuild import progress
-from fcbuild.errors import SpecError
+from fcbuild.errors import ArtifactError, RegistryError, SpecError
+from fcbuild.tasks import trust
 from fcbuild.tasks.commands import outcome, vmm_for
 
 if TYPE_CHECKING:
     from fcbuild.publish.bundle import Bundle
+    from fcbuild.publish.push import Published
+    from fcbuild.publish.registry import Registry
     from fcbuild.tasks.project import Project
 
 
 def publish(project: Project) -> None:
     """Push images, each under the tag that is asked for and under one that stays; print what the
     registry has now."""
-    from fcbuild.publish import push, reference
+    from fcbuild.publish import evidence, push, reference
     from fcbuild.publish.registry import Registry
 
     wanted = get_var("to")
@@ -30,15 +33,20 @@ def publish(project: Project) -> None:
         )
     verified = _verified()
     to = push.target(reference.parse(wanted, what="to"))
+    witness, sigstore = trust.witness(project), trust.bundle(project.wanted)
     bundles = [_bundle(project, name, verified=verified) for name in project.wanted]
     if len({one.arch for one in bundles}) < len(bundles):
         raise SpecError(
             [f"image={get_var('image')}: more than one image for the same architecture"],
             hint="publish each under a reference of its own",
         )
+    if witness:
+        for one in bundles:
+            witness.see(one.image, booted=verified)
     with Registry(to, push=True) as registry:
         for image in bundles:
             done = push.publish(image, to, registry, scratch=project.artifacts, verified=verified)
+            _attach_delta(project, image, done, registry)
             for layer in done.layers:
                 state = "pushed" if layer.pushed else "there"
                 size = f"{layer.descriptor.size / (1 << 20):.1f} MiB"
@@ -47,6 +55,10 @@ def publish(project: Project) -> None:
                 )
             print(f"manifest  {image.image:<14} {image.arch:>10}  {done.manifest.digest}")
             print(f"stays     {to.tagged(done.fingerprint)}")
+            if witness:
+                witness.attach(image.image, done.manifest, registry)
+            if sigstore:
+                evidence.attach_bundle(registry, done.manifest, sigstore)
             print(f"published {to}@{done.digest}{'' if verified else '  (unverified)'}")
 
 
@@ -61,6 +73,7 @@ def boot(project: Project, source: str) -> None:
         offer = pull.resolve(registry)
         if not offer.verified:
             progress.say(f"warning: {offer.reference} was published without a boot that proves it")
+        trust.insist(project, offer, registry)
         kernel, rootfs = pull.obtain(offer, registry, project.store)
     vmm = vmm_for(project, offer.spec.arch)
     # Beside the receipts of what is in images/, whose names have no @.
@@ -81,6 +94,26 @@ def boot(project: Project, source: str) -> None:
     for line in outcome(receipt):
         print(line)
     print(f"receipt   {os.path.relpath(receipt_path)}")
+
+
+def _attach_delta(project: Project, image: Bundle, done: Published, registry: Registry) -> None:
+    """Attach what the new version differs from the one before. What is published is whole without,
+    so an old version that cannot be read is only said."""
+    from fcbuild.publish import predecessor
+
+    if done.previous is None:
+        return
+    rootfs = project.store.need(project.plan.rootfs(image.image))
+    try:
+        made = predecessor.attach(
+            done.previous, done.manifest, rootfs, registry, project.store, project.artifacts
+        )
+    except (ArtifactError, RegistryError) as error:
+        progress.say(f"warning: no delta is published: {error.message}")
+        return
+    if made is not None:
+        share = 100 * made.size / made.whole
+        print(f"delta     {made.size / 1024:.0f} KiB, {share:.2f} % of the disk, from {made.base}")
 
 
 def _verified() -> bool:

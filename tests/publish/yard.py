@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcbuild import spec
@@ -34,12 +34,13 @@ FACTS: dict[str, Json] = {
 
 @dataclass
 class Yard:
-    """A checkout, a store, and what is in it. seed: what the root filesystems' bytes follow
-    from."""
+    """A checkout, a store, and what is in it. seed, noise: what the root filesystems' bytes follow
+    from; much of them is the same after a change."""
 
     root: Path
     store: Store
     seed: bytes = b"one"
+    noise: bytes = field(default_factory=lambda: os.urandom(MIB))
 
     @property
     def plan(self) -> Plan:
@@ -51,7 +52,7 @@ class Yard:
         image = plan.specs.images[name]
         file = KERNEL_FILE[image.arch]
         kernel = self.make(plan.kernel(image.kernel), {file: b"\x7fELF" + os.urandom(MIB)})
-        disk = self.seed * 100_000 + bytes(2 * MIB) + os.urandom(MIB)
+        disk = self.seed * 100_000 + bytes(2 * MIB) + self.noise
         files = {"rootfs.ext4": disk}
         if image.overlay_size is not None:
             files["overlay.ext4"] = bytes(MIB)
