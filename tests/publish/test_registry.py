@@ -290,6 +290,18 @@ def test_a_circle_ends(proxy: Proxy, shop: Shop) -> None:
         shop.fetch()
 
 
+@pytest.mark.parametrize("status", [400, 405, 409, 412])
+def test_a_tag_that_the_registry_lets_nobody_move(proxy: Proxy, shop: Shop, status: int) -> None:
+    with shop.open() as opened:
+        manifest = shop.artifact(opened)
+        opened.put(manifest.document(), oci.MANIFEST, "v1")
+        proxy.faults.append(Fault("PUT", "/v2/.*/manifests/v1", status=status))
+        with pytest.raises(RegistryError, match="does not take it") as caught:
+            opened.put(manifest.document(), oci.MANIFEST, "v1")
+    assert "publish under another" in str(caught.value)
+    assert caught.value.status == status
+
+
 # With accounts and TLS.
 
 
