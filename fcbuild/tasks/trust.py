@@ -105,7 +105,7 @@ def policy(project: Project) -> Policy | None:
     if by_key is not None and path is not None:
         raise SpecError([f"key={by_key} and policy={path}: one of them says whom to trust"])
     if by_key is not None:
-        return policies.of_key(key.public(Path(by_key)), by_key)
+        return policies.of_key(key.public(Path(by_key)), Path(by_key).name)
     file = project.root / policies.FILE
     if path is None and not file.exists():
         return None

@@ -61,6 +61,13 @@ def test_the_example_in_the_modules_own_words_is_a_policy(tmp_path: Path) -> Non
     assert len(read(tmp_path, text).rules) == 2
 
 
+def test_the_example_in_the_readme_is_a_policy(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (text,) = (block for block in readme.split("```toml\n")[1:] if "[[artifact]]" in block)
+    text = text.partition("```")[0].replace("ssh-ed25519 AAAAC3Nz...", SSH_PUBLIC.decode())
+    assert len(read(tmp_path, text).rules) == 2
+
+
 @pytest.mark.parametrize(
     ("pattern", "fits", "not_that"),
     [
