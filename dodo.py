@@ -67,6 +67,13 @@ def task_publish() -> dict[str, Any]:
     return project.publish()
 
 
+@tasks.named("verify-artifact")
+@task_params([tasks.JSON])
+def verify_artifact(json: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """show whether what a registry has is to be trusted (from=REFERENCE, key=FILE; --json)"""
+    return project.verify_artifact(as_json=json)
+
+
 @task_params([tasks.JSON])
 def task_inspect(json: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
     """show what is in a built root filesystem (image=NAME, path=/etc; --json)"""
@@ -164,7 +171,7 @@ def task__agent() -> dict[str, Any]:
 )
 def task_test(unit: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
     """run the tests (--unit: only the fast ones)"""
-    return project.test(unit=unit)
+    return tasks.test(project, unit=unit)
 
 
 def task_lint() -> dict[str, Any]:

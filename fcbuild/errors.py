@@ -159,6 +159,14 @@ class CheckFailed(FcBuildError):
     """The guest came up, but a [[check]] did not hold before the deadline."""
 
 
+class EvidenceError(FcBuildError):
+    """A piece of evidence about an image cannot be made, or what was attached to one is none."""
+
+
+class NotTrusted(FcBuildError):
+    """A published image does not pass the policy that says what is trusted."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)` for the nearest known word, or the empty string."""
     from difflib import get_close_matches

@@ -9,6 +9,7 @@ from doit import get_var
 
 from fcbuild import progress
 from fcbuild.errors import ArtifactError, RegistryError, SpecError
+from fcbuild.tasks import trust
 from fcbuild.tasks.commands import outcome, vmm_for
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def publish(project: Project) -> None:
     """Push images, each under the tag that is asked for and under one that stays; print what the
     registry has now."""
-    from fcbuild.publish import push, reference
+    from fcbuild.publish import evidence, push, reference
     from fcbuild.publish.registry import Registry
 
     wanted = get_var("to")
@@ -32,12 +33,16 @@ def publish(project: Project) -> None:
         )
     verified = _verified()
     to = push.target(reference.parse(wanted, what="to"))
+    witness, sigstore = trust.witness(project), trust.bundle(project.wanted)
     bundles = [_bundle(project, name, verified=verified) for name in project.wanted]
     if len({one.arch for one in bundles}) < len(bundles):
         raise SpecError(
             [f"image={get_var('image')}: more than one image for the same architecture"],
             hint="publish each under a reference of its own",
         )
+    if witness:
+        for one in bundles:
+            witness.see(one.image, booted=verified)
     with Registry(to, push=True) as registry:
         for image in bundles:
             done = push.publish(image, to, registry, scratch=project.artifacts, verified=verified)
@@ -50,6 +55,10 @@ def publish(project: Project) -> None:
                 )
             print(f"manifest  {image.image:<14} {image.arch:>10}  {done.manifest.digest}")
             print(f"stays     {to.tagged(done.fingerprint)}")
+            if witness:
+                witness.attach(image.image, done.manifest, registry)
+            if sigstore:
+                evidence.attach_bundle(registry, done.manifest, sigstore)
             print(f"published {to}@{done.digest}{'' if verified else '  (unverified)'}")
 
 
@@ -64,6 +73,7 @@ def boot(project: Project, source: str) -> None:
         offer = pull.resolve(registry)
         if not offer.verified:
             progress.say(f"warning: {offer.reference} was published without a boot that proves it")
+        trust.insist(project, offer, registry)
         kernel, rootfs = pull.obtain(offer, registry, project.store)
     vmm = vmm_for(project, offer.spec.arch)
     # Beside the receipts of what is in images/, whose names have no @.

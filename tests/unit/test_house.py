@@ -46,13 +46,16 @@ ONLY = {
     "requests": {"vmm/api.py", "publish/transport.py"},
     "requests_unixsocket": {"vmm/api.py"},
     "docker": {"build/engine.py"},
+    "cryptography": {"publish/key.py"},
+    "sigstore": {"publish/keyless.py"},
     "subprocess": {
         *("run.py", "vmm/process.py", "vmm/native.py", "vmm/emulated.py"),
         *("vmm/qemu.py", "vmm/virt.py"),
     },
     "doit": {
         *("tasks/project.py", "tasks/commands.py", "tasks/command_line.py", "tasks/action.py"),
-        *("tasks/exports.py", "tasks/releases.py", "reporter.py"),
+        *("tasks/exports.py", "tasks/releases.py", "tasks/trust.py"),
+        "reporter.py",
     },
 }
 STARTERS = {"run.py", "vmm/process.py"}
@@ -86,7 +89,7 @@ def test_imports_go_one_way(path: Path) -> None:
     own = room(path)
     for name in imports(path):
         package, *rest = name.split(".")
-        if package != "fcbuild" or own == "__init__":
+        if package != "fcbuild" or own == "__init__" or rest == ["__version__"]:
             continue
         other = rest[0]
         if other == own:
@@ -140,7 +143,7 @@ def test_shell_is_clean(script: str) -> None:
 
 PUBLIC = {
     *("build", "boot", "lock", "plan", "gc", "fsck", "reproduce"),
-    *("config", "curl", "export"),
+    *("config", "curl", "export", "publish", "verify-artifact"),
     *("kernel", "rootfs", "test", "lint"),
 }
 
