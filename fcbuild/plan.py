@@ -38,7 +38,7 @@ SCHEMA: Mapping[Kind, int] = {
     "kernel": 3,
     "init": 1,
     "agent": 1,
-    "rootfs": 4,
+    "rootfs": 5,
 }
 
 BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md

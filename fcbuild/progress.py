@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 _LIVE_EVERY_S = 0.1  # a live line is drawn at most this often
+_LARGE = 1 << 20  # bytes
 
 _lock = threading.Lock()
 _steps: dict[int, _Step] = {}
@@ -57,6 +58,11 @@ def step(title: str) -> Iterator[None]:
         with _lock:
             _clear()
     say(f"{title}: {duration(time.monotonic() - current.started)}")
+
+
+def transfer(title: str, size: int) -> AbstractContextManager[None]:
+    """Announce a transfer of so many bytes, as a step, where they are enough to be seen."""
+    return step(f"{title} {size >> 20} MiB") if size >= _LARGE else nullcontext()
 
 
 def detail(text: str) -> None:

@@ -152,8 +152,9 @@ class Specs(NamedTuple):
 def load(root: Path) -> Specs:
     """Read all specs below root. Raises SpecError with every problem found."""
     problems: list[str] = []
-    found = _tables(root / "kernels", "kernel.toml", problems)
-    kernels = {kernel.name: kernel for kernel in series.load(root / "kernels", found, problems)}
+    directory = kernels_of(root)
+    found = _tables(directory, "kernel.toml", problems)
+    kernels = {kernel.name: kernel for kernel in series.load(directory, found, problems)}
     images = {
         name: image(name, table, root / "images" / name, kernels, problems)
         for name, table in _tables(root / "images", "image.toml", problems)
@@ -171,6 +172,12 @@ def load(root: Path) -> Specs:
     if problems:
         raise SpecError(problems)
     return Specs(images, kernels, locked)
+
+
+def kernels_of(root: Path) -> Path:
+    """Return where a project's kernels are: its own, or those that come with fcbuild."""
+    own = root / "kernels"
+    return own if own.is_dir() else Path(__file__).parent.with_name("kernels")
 
 
 def select(wanted: str | None, known: Iterable[str], *, what: str) -> list[str]:

@@ -6,7 +6,9 @@ What no fault is for goes through.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
+import io
 import json
 import re
 import threading
@@ -47,7 +49,8 @@ class Fault:
 class Proxy:
     """A running proxy. host: its address and port. seen: method, path and Authorization of each
     request. token: who does not send this is answered 401 and where to get it; None for no login.
-    tokens: the requests for one."""
+    tokens: the requests for one. lists: whether it keeps lists of referrers, as newer registries
+    do, two to a page, and what is in them."""
 
     host: str
     registry: str
@@ -56,6 +59,8 @@ class Proxy:
     ranges: list[str] = field(default_factory=list)
     token: str | None = None
     tokens: list[tuple[str, str]] = field(default_factory=list)
+    lists: bool = False
+    referrers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, method: str, path: str) -> Fault | None:
@@ -131,10 +136,50 @@ def handle(request: BaseHTTPRequestHandler, running: Proxy) -> None:
         _drop_body(request)
         _answer(request, fault.status, b'{"errors":[{"code":"X","message":"no"}]}', fault.headers)
         return
+    if running.lists and request.command == "PUT" and "/manifests/" in path:
+        content = b"".join(_body(request, int(request.headers["Content-Length"])))
+        request.rfile = io.BytesIO(content)
+        _forward(request, running, fault or Fault(), subject=_list(running, content))
+        return
+    if running.lists and "/referrers/" in path:
+        _answer_list(request, running)
+        return
     _forward(request, running, fault or Fault())
 
 
-def _forward(request: BaseHTTPRequestHandler, running: Proxy, fault: Fault) -> None:
+def _list(running: Proxy, content: bytes) -> str | None:
+    """Put a manifest into the list of its subject; return whose that is."""
+    document = json.loads(content)
+    subject: str | None = document.get("subject", {}).get("digest")
+    if subject:
+        entry = {
+            "mediaType": document["mediaType"],
+            "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
+            "size": len(content),
+            "artifactType": document["artifactType"],
+            "annotations": document.get("annotations", {}),
+        }
+        listed = running.referrers.setdefault(subject, [])
+        if entry not in listed:
+            listed.append(entry)
+    return subject
+
+
+def _answer_list(request: BaseHTTPRequestHandler, running: Proxy) -> None:
+    path, _, query = request.path.partition("?from=")
+    start = int(query or 0)
+    listed = running.referrers.get(path.rpartition("/")[2], [])
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = {"schemaVersion": 2, "mediaType": kind, "manifests": listed[start : start + 2]}
+    headers = {"Content-Type": kind}
+    if len(listed) > start + 2:
+        headers["Link"] = f'<{path}?from={start + 2}>; rel="next"'
+    _answer(request, 200, json.dumps(index).encode(), headers)
+
+
+def _forward(
+    request: BaseHTTPRequestHandler, running: Proxy, fault: Fault, subject: str | None = None
+) -> None:
     upstream = http.client.HTTPConnection(running.registry, timeout=60)
     dropped = {"host", "connection", "authorization", "expect"}
     if fault.unranged:
@@ -153,6 +198,8 @@ def _forward(request: BaseHTTPRequestHandler, running: Proxy, fault: Fault) -> N
         if name.lower() not in {"connection", "transfer-encoding"}:
             # The registry names itself in Locations.
             request.send_header(name, value.replace(running.registry, running.host))
+    if subject:
+        request.send_header("OCI-Subject", subject)
     if answer.getheader("Content-Length") is None:
         request.send_header("Connection", "close")
         request.close_connection = True
@@ -194,10 +241,9 @@ def _answer(
     headers: Mapping[str, str] | None = None,
 ) -> None:
     request.send_response(status)
-    for name, value in (headers or {}).items():
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
         request.send_header(name, value)
     request.send_header("Content-Length", str(len(body)))
-    request.send_header("Content-Type", "application/json")
     request.end_headers()
     if request.command != "HEAD":
         request.wfile.write(body)

@@ -59,7 +59,7 @@ def build(
     # Its container starts beside the export.
     stage.gates.append(stage.held.enter_context(checking(engine, toolchain, stage)))
     where = _where(spec)
-    own = _identity(recipe.fingerprint, "")
+    own = _identity(recipe.name, "")
     at = stage.file(ROOTFS_FILE)
     with progress.step(f"{recipe}: packing {image}"), Files(at, own, epoch) as files:
         _export(engine, image, spec.platform, files, stage)
@@ -85,7 +85,7 @@ def build(
         files.file(f"{OURS}/boot", 0o600, config.render())
         size = files.finish(spec.size, spec.free)
         if spec.overlay_size is not None:
-            own = _identity(recipe.fingerprint, "overlay ")
+            own = _identity(recipe.name, "overlay ")
             with Files(stage.file(OVERLAY_FILE), own) as overlay:
                 overlay.finish(spec.overlay_size, 0)
     _warn(spec, says, files)
@@ -165,7 +165,11 @@ def checking(
 
 
 def _identity(seed: str, what: str) -> Identity:
-    """Return UUIDs that follow from a seed, so that they are the same each time."""
+    """Return UUIDs that follow from a seed, so that they are the same each time.
+
+    They are in every checksum of the file system: with the image's name as seed, what a change does
+    not touch has the same bytes before and after it.
+    """
 
     def derived(purpose: str) -> uuid.UUID:
         digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()

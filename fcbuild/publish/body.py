@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 
 from fcbuild import progress
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 
 
 class Body(NamedTuple):
@@ -35,12 +35,13 @@ class Sending:
         return self._size
 
     def __iter__(self) -> Iterator[bytes]:
-        while piece := self.read(CHUNK):
+        while piece := self.read():
             yield piece
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, _: int = -1) -> bytes:
+        """Return the next piece, which is larger than a client asks for: it has fewer to send."""
         if time.monotonic() > self._deadline:
             raise TimeoutError("the registry takes it too slowly")
-        piece = self._file.read(size)
+        piece = self._file.read(CHUNK)
         self._meter.add(len(piece))
         return piece

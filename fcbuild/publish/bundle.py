@@ -15,16 +15,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fcbuild import microvm
+from fcbuild.errors import ImageError, SpecError
 from fcbuild.kernel_command_line import FIRECRACKER
-from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE
+from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE, Plan
 from fcbuild.publish import document, script
 from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import ImageSpec
-from fcbuild.store import Artifact
-from fcbuild.vmm.config import for_image
+from fcbuild.store import Artifact, Store
+from fcbuild.vmm.config import VmConfig, for_image
 
 VM_CONFIG = "vm.json"
 
@@ -59,27 +60,50 @@ class Bundle(NamedTuple):
     files: tuple[File, ...]
     document: bytes
 
+    @property
+    def stored(self) -> dict[str, Path]:
+        """The files of the store, by title."""
+        return {file.title: file.source for file in self.files if isinstance(file.source, Path)}
+
 
 def of(spec: ImageSpec, kernel: Artifact, rootfs: Artifact) -> Bundle:
     """Return the bundle of an image that is built. Raises VmmError for a kernel command line that
     does not fit."""
-    config = vm_config(spec)
-    described = document.render(
-        document.of(spec, kernel, rootfs, config["boot-source"]["boot_args"])
-    )
-    titles = places(spec)
+    boot_args = _configured(spec).boot.boot_args
+    described = document.render(document.of(spec, kernel, rootfs, boot_args))
     return Bundle(
         spec.name,
         spec.arch,
         (
             _stored(KERNEL, kernel, KERNEL_FILE[spec.arch]),
             *(_stored(DISK, rootfs, name) for name in document.rootfs_files(spec)),
-            _made(VM_CONFIG, VM, (json.dumps(config, indent=1) + "\n").encode()),
-            _made(script.NAME, SCRIPT, boot_script(spec, titles).encode(), mode=0o755),
+            _made(VM_CONFIG, VM, vm_config(spec)),
+            _made(script.NAME, SCRIPT, boot_script(spec, places(spec)).encode(), mode=0o755),
             _made(document.NAME, DOCUMENT, described),
         ),
         described,
     )
+
+
+def built(plan: Plan, store: Store, name: str) -> Bundle:
+    """Return the bundle of an image as it is now; its files are held, and as they were built.
+
+    Raises SpecError for a base, ImageError for what is not built, StoreError for what is damaged.
+    """
+    if name not in plan.bootable():
+        raise SpecError(
+            [f"{name} is a base for other images: it is no microVM"],
+            hint=f"images that are: {', '.join(plan.bootable())}",
+        )
+    spec = plan.specs.images[name]
+    recipes = (plan.kernel(spec.kernel), plan.rootfs(name))
+    if missing := [str(recipe) for recipe in recipes if store.find(recipe) is None]:
+        raise ImageError(
+            f"{name}, as it is now, is not built: the store has no {' and no '.join(missing)}",
+            hint=f"doit build image={name} makes it",
+        )
+    kernel, rootfs = map(store.need, recipes)
+    return of(spec, kernel, rootfs)
 
 
 def places(spec: ImageSpec) -> dict[str, str]:
@@ -88,14 +112,13 @@ def places(spec: ImageSpec) -> dict[str, str]:
     return found if spec.overlay_size is None else {**found, "overlay": OVERLAY_FILE}
 
 
-def vm_config(spec: ImageSpec) -> dict[str, Any]:
-    """Return the document of --config-file, for a Firecracker that is started where the files are.
+def vm_config(spec: ImageSpec) -> bytes:
+    """Return vm.json, for a Firecracker that is started where the files are.
 
-    It has no network interface: whose TAP device that would be, only the host knows.
+    It has no network interface: whose TAP device that would be, only the host knows. Raises
+    VmmError for a kernel command line that does not fit.
     """
-    files = {what: Path(name) for what, name in places(spec).items()}
-    vm = microvm.described(spec, **files)
-    return for_image(vm, vsock=_VSOCK, platform=FIRECRACKER[spec.arch]).document()
+    return (json.dumps(_configured(spec).document(), indent=1) + "\n").encode()
 
 
 def boot_script(spec: ImageSpec, files: Mapping[str, str | Path]) -> str:
@@ -107,6 +130,12 @@ def boot_script(spec: ImageSpec, files: Mapping[str, str | Path]) -> str:
             for what, file in files.items()
         },
     )
+
+
+def _configured(spec: ImageSpec) -> VmConfig:
+    files = {what: Path(name) for what, name in places(spec).items()}
+    vm = microvm.described(spec, **files)
+    return for_image(vm, vsock=_VSOCK, platform=FIRECRACKER[spec.arch])
 
 
 def _stored(media_type: str, artifact: Artifact, name: str) -> File:

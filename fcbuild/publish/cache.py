@@ -167,7 +167,7 @@ def _push(recipe: Recipe, artifact: Artifact, registry: Registry, scratch: Path)
     )
     config = oci.describe(CONFIG, document)
     registry.push(config, document)
-    layers, _ = push.upload(files, registry, scratch)
+    layers = push.upload(files, registry, scratch)
     manifest = Manifest(OBJECT, config, tuple(layer.descriptor for layer in layers))
     registry.put(manifest.document(), oci.MANIFEST, _tag(recipe))
 

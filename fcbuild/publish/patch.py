@@ -43,11 +43,10 @@ def diff(base: Path, new: Path, to: Path) -> int:
         meter = progress.Meter(os.fstat(reading.fileno()).st_size)
         while segment := reading.read(SEGMENT):
             moved = _moved(segment, at, places, moved)
-            start = min(max(at + moved - REACH, 0), end)
-            stop = max(min(at + moved + len(segment) + REACH, end), start)
-            compressor = _compressor(_at(old, start, stop - start), len(segment))
+            start, reference = _reference(old, end, at + moved, segment)
+            compressor = _compressor(reference, len(segment))
             frame = compressor.compress(segment) + compressor.flush()
-            writing.write(_RECORD.pack(start, stop - start, len(frame)))
+            writing.write(_RECORD.pack(start, len(reference), len(frame)))
             writing.write(frame)
             at += len(segment)
             meter.add(len(segment))
@@ -108,6 +107,15 @@ def _decompressor(reference: bytes) -> zstd.ZstdDecompressor:
         return zstd.ZstdDecompressor(options=options)
     prefix = zstd.ZstdDict(reference, is_raw=True).as_prefix
     return zstd.ZstdDecompressor(options=options, zstd_dict=prefix)
+
+
+def _reference(old: IO[bytes], end: int, place: int, segment: bytes) -> tuple[int, bytes]:
+    """Return what a segment is compared with, and where that begins: what stands in its place,
+    where that is the same, or else what stands around it. end: of the base."""
+    if place >= 0 and (same := _at(old, place, len(segment))) == segment:
+        return place, same
+    start = min(max(place - REACH, 0), end)
+    return start, _at(old, start, max(place + len(segment) + REACH - start, 0))
 
 
 def _at(file: IO[bytes], start: int, length: int) -> bytes:

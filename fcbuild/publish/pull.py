@@ -90,7 +90,7 @@ def fetch(layer: Descriptor, to: Path, registry: Registry, downloads: Path) -> N
     digest, size = oci.plain(layer, what=str(registry.reference))
     downloads.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = downloads / f"{layer.digest.partition(':')[2]}{PARTIAL}"
-    with progress.step(f"{to.name}: fetching {-(-layer.size >> 20)} MiB"):
+    with progress.transfer(f"{to.name}: fetching", layer.size):
         registry.fetch(layer, partial)
     if layer.media_type.endswith(pack.ZSTD):
         pack.expand(partial, to, digest=digest.partition(":")[2], size=size)

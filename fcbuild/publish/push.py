@@ -106,25 +106,17 @@ def fingerprint_tag(image: Bundle, *, verified: bool) -> str:
     return f"{FINGERPRINT}{digits}{'' if verified else _UNVERIFIED_TAG}"
 
 
-def upload(
-    files: Iterable[File], registry: Registry, scratch: Path
-) -> tuple[tuple[Layer, ...], int]:
-    """Push files as blobs, one after the other; return them, and the bytes that were sent."""
-    layers, sent = [], 0
+def upload(files: Iterable[File], registry: Registry, scratch: Path) -> tuple[Layer, ...]:
+    """Push files as blobs, one after the other. Raises RegistryError, InputChanged."""
+    layers = []
     for file in files:
-        size = f"{-(-file.size >> 20)} MiB" if isinstance(file.source, Path) else ""
         with tempfile.TemporaryDirectory(prefix="pack-", dir=scratch) as own:
-            if size:
-                with progress.step(f"{file.title}: compressing {size}"):
-                    blob = pack.pack(file, Path(own))
-                with progress.step(f"{file.title}: pushing {blob.descriptor.size >> 20} MiB"):
-                    pushed = registry.push(blob.descriptor, blob.source)
-            else:
+            with progress.transfer(f"{file.title}: compressing", file.size):
                 blob = pack.pack(file, Path(own))
+            with progress.transfer(f"{file.title}: pushing", blob.descriptor.size):
                 pushed = registry.push(blob.descriptor, blob.source)
         layers.append(Layer(blob.descriptor, pushed))
-        sent += blob.descriptor.size if pushed else 0
-    return tuple(layers), sent
+    return tuple(layers)
 
 
 def _push(
@@ -132,7 +124,7 @@ def _push(
 ) -> tuple[Manifest, tuple[Layer, ...]]:
     config = oci.describe(bundle.DOCUMENT, image.document)
     registry.push(config, image.document)
-    layers, _ = upload(image.files, registry, scratch)
+    layers = upload(image.files, registry, scratch)
     manifest = Manifest(
         oci.MICROVM,
         config,

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -200,7 +201,7 @@ class Registry:
             while file.tell() < blob.size:
                 before = file.tell()
                 try:
-                    for piece in self._rest(blob, before):
+                    for piece in _ahead(self._rest(blob, before, deadline)):
                         if not piece:  # from the beginning
                             file.truncate(0)
                             file.seek(0)
@@ -211,8 +212,6 @@ class Registry:
                         meter.add(len(piece))
                         if file.tell() > blob.size:
                             break
-                        if time.monotonic() > deadline:
-                            raise self._too_slow(blob, file.tell())
                     if file.tell() < blob.size:
                         where = f"{self.reference.registry} broke off at byte {file.tell()}"
                         raise Interrupted(f"{where} of {blob.size}")
@@ -226,12 +225,15 @@ class Registry:
         to.unlink()
         return False
 
-    def _rest(self, blob: Descriptor, start: int) -> Iterator[bytes]:
+    def _rest(self, blob: Descriptor, start: int, deadline: float) -> Iterator[bytes]:
         """Yield a blob's bytes from the start on; an empty piece where they are from its
         beginning instead."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         path = f"/blobs/{blob.digest}"
-        with self._http.stream(path, good={200, 206, 416}, headers=headers) as (answer, pieces):
+        with self._http.stream(path, good={200, 206, 416}, headers=headers, deadline=deadline) as (
+            answer,
+            pieces,
+        ):
             said = answer.headers.get("Content-Range", "")
             if answer.status == 206 and said.startswith(f"bytes {start}-"):
                 yield from pieces
@@ -294,12 +296,6 @@ class Registry:
             f"{self.reference.name}: the registry has other bytes than those of {blob.digest}"
         )
 
-    def _too_slow(self, blob: Descriptor, came: int) -> RegistryError:
-        return RegistryError(
-            f"{self.reference.registry} is too slow: {came} of {blob.size} bytes came",
-            hint="what came is kept: the next run goes on from there",
-        )
-
     def _not_taken(self, answer: Answer, version: str) -> RegistryError:
         where = self.reference.tagged(version) if ":" not in version else self.reference.name
         hint = None
@@ -314,6 +310,15 @@ class Registry:
             status=answer.status,
             hint=hint,
         )
+
+
+def _ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield pieces, the next of which comes while one is worked at."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = pool.submit(next, pieces, None)
+            yield piece
 
 
 def fallback_tag(digest: str) -> str:

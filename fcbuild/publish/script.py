@@ -40,6 +40,7 @@ set -eu
 """
 
 _STOP = """
+#
 # To stop it: curl --unix-socket DIRECTORY/api.sock -X PUT http://localhost/actions \\
 #     -d '{"action_type": "SendCtrlAltDel"}'"""
 
@@ -49,7 +50,8 @@ for file in "$@"; do
 done
 run=$(mktemp -d "${TMPDIR:-/tmp}/fcbuild-XXXXXX")
 vmm=
-trap '[ -z "$vmm" ] || kill "$vmm" 2>/dev/null || :; rm -rf "$run"' EXIT
+# Between its fork and its start a child may lose any other signal.
+trap '[ -z "$vmm" ] || kill -9 "$vmm" 2>/dev/null || :; rm -rf "$run"' EXIT
 trap 'exit 130' INT TERM HUP
 case "$*$run${TAP:-}" in
     *[\\"\\\\]*) echo "boot.sh: a name with a quote or a backslash cannot be told" >&2; exit 1 ;;
@@ -63,7 +65,7 @@ chmod 600 "$run/{name}.ext4"
 """
 
 _FIRECRACKER = """\
-"${FIRECRACKER:-firecracker}" --api-sock "$run/api.sock" &
+"${FIRECRACKER:-firecracker}" --api-sock "$run/api.sock" --level Error &
 vmm=$!
 tries=0
 until curl -sS -m 30 --unix-socket "$run/api.sock" http://localhost/version >/dev/null 2>&1; do

@@ -92,9 +92,11 @@ class Transport:
 
     @contextlib.contextmanager
     def stream(
-        self, path: str, *, good: Collection[int], headers: Mapping[str, str]
+        self, path: str, *, good: Collection[int], headers: Mapping[str, str], deadline: float
     ) -> Iterator[tuple[Answer, Iterator[bytes]]]:
         """Get something large: yields the answer, without its body, and the pieces of that.
+
+        deadline: of the monotonic clock, for the last of them.
 
         Raises RegistryError, Interrupted also while the pieces are read.
         """
@@ -102,7 +104,7 @@ class Transport:
         with contextlib.closing(answer):
             if answer.status_code not in good:
                 raise self._refusal(answer.status_code, self._content(answer))
-            yield Answer(answer.status_code, answer.headers, b""), self._pieces(answer)
+            yield Answer(answer.status_code, answer.headers, b""), self._pieces(answer, deadline)
 
     def url(self, path: str) -> str:
         """Return the URL of a path below the repository; what is a URL is looked at."""
@@ -211,39 +213,44 @@ class Transport:
             except _TROUBLE as error:
                 raise Interrupted(f"{self._host} does not answer: {reason(error)}") from error
 
-    def _pieces(self, answer: requests.Response) -> Iterator[bytes]:
+    def _pieces(self, answer: requests.Response, deadline: float) -> Iterator[bytes]:
+        """Yield what comes, as it comes: who sends a byte now and then is not waited for."""
         try:
-            while piece := answer.raw.read(CHUNK, decode_content=False):
+            while piece := answer.raw.read1(CHUNK, decode_content=False):
                 yield piece
+                if time.monotonic() > deadline:
+                    raise RegistryError(
+                        f"{self._host} is too slow", hint="what came is kept: try again later"
+                    )
         except _TROUBLE as error:
             raise Interrupted(f"{self._host} broke off: {reason(error)}") from error
 
     def _content(self, answer: requests.Response) -> bytes:
-        """Return the body of an answer, one byte more than the longest at most."""
-        try:
-            content: bytes = answer.raw.read(MAX_ANSWER + 1, decode_content=True)
-        except _TROUBLE as error:
-            raise Interrupted(f"{self._host} broke off: {reason(error)}") from error
-        return content
+        """Return the body of an answer; of one that is too long, more than is allowed."""
+        found = b""
+        for piece in self._pieces(answer, self.patience.deadline(MAX_ANSWER)):
+            found += piece
+            if len(found) > MAX_ANSWER:
+                break
+        return found
 
     def _scheme(self) -> str:
         """Return https, or http where that is allowed and the registry has no TLS."""
         if not self._plain:
             return "https"
+        if not loopback(self._host):
+            return "http"  # which was asked for
         try:
-            self._session.head(
-                f"https://{self._host}/v2/",
+            with self._session.head(
+                f"http://{self._host}/v2/",
                 timeout=(self.patience.connect_s, self.patience.silence_s),
                 allow_redirects=False,
                 auth=_Authorization(""),
-            ).close()
-        except requests.exceptions.SSLError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise self._untrusted(error) from error
-            return "http"
-        except requests.exceptions.RequestException:
-            return "http"
-        return "https"
+            ) as answer:
+                # What servers with TLS answer to who talks without.
+                return "https" if answer.status_code == 400 else "http"
+        except requests.exceptions.RequestException as error:
+            return "http" if "refused" in reason(error) else "https"
 
     def _permit(self, url: str) -> None:
         """Raise RegistryError for a URL that others could read along."""

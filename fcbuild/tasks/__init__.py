@@ -1,7 +1,7 @@
 """doit's tasks: the only room, with reporter.py, that knows doit.
 
-project: the tasks; commands: what those do that are a person's commands; command_line: variables
-and options; action: the seam to doit.
+project: the tasks; commands, exports: what those do that are a person's commands; command_line:
+variables and options; action: the seam to doit.
 """
 
 from __future__ import annotations

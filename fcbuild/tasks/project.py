@@ -25,9 +25,10 @@ from fcbuild.build import foreign
 from fcbuild.digests import Digests
 from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
+from fcbuild.publish import reference
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
-from fcbuild.tasks import command_line, commands, releases, trust
+from fcbuild.tasks import command_line, commands, exports, releases, trust
 from fcbuild.tasks.action import act, asked, python
 
 if TYPE_CHECKING:
@@ -57,8 +58,14 @@ class Project:
 
     def __init__(self, root: Path, *, default_image: str) -> None:
         command_line.check_variables(sys.argv[1:])
+        if not (root / "images").is_dir():
+            raise SpecError([f"{root} has no images/"], hint="FCBUILD_PROJECT names its directory")
         self.root = root
         self.artifacts = root / "artifacts"
+        try:
+            self.artifacts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SpecError([f"{self.artifacts} cannot be made: {error.strerror}"]) from error
         store = os.environ.get("FCBUILD_STORE")
         self.store = Store(layout.place(store) if store else self.artifacts / "store")
         self.digests = Digests(self.artifacts / digests.FILE)
@@ -71,7 +78,8 @@ class Project:
         images = self.plan.specs.images
         self.wanted = spec.select(wanted, images, what="image")
         self.named = wanted is not None
-        self.to_boot = self.wanted if self.named else [default_image]
+        default = [default_image] if default_image in images else self.plan.bootable()
+        self.to_boot = self.wanted if self.named else default
         # Whether nothing may be built that is not locked.
         self.strict = lock.insisted(os.environ)
         self.kvm = command_line.choice_of("kvm", command_line.KVM_CHOICES)
@@ -80,6 +88,8 @@ class Project:
         known = self.plan.specs.series_names
         self.series = series and spec.select(series, known, what="kernel series")
         self.source: str | None = get_var("from")
+        if self.source is not None:
+            reference.parse(self.source, what="from")
         self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
@@ -259,6 +269,15 @@ class Project:
 
     def reproduce(self, *, kernels: bool, everything: bool, as_json: bool) -> Task:
         return _command(commands.reproduce, self, kernels, everything, as_json)
+
+    def config(self) -> Task:
+        return _command(exports.config, self)
+
+    def curl(self) -> Task:
+        return _command(exports.curl, self)
+
+    def export(self) -> Task:
+        return _command(exports.export, self)
 
     def gc(self, *, dry_run: bool, as_json: bool) -> Task:
         return _command(commands.gc, self, dry_run, as_json)

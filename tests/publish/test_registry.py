@@ -290,6 +290,18 @@ def test_a_circle_ends(proxy: Proxy, shop: Shop) -> None:
         shop.fetch()
 
 
+@pytest.mark.parametrize("status", [400, 405, 409, 412])
+def test_a_tag_that_the_registry_lets_nobody_move(proxy: Proxy, shop: Shop, status: int) -> None:
+    with shop.open() as opened:
+        manifest = shop.artifact(opened)
+        opened.put(manifest.document(), oci.MANIFEST, "v1")
+        proxy.faults.append(Fault("PUT", "/v2/.*/manifests/v1", status=status))
+        with pytest.raises(RegistryError, match="does not take it") as caught:
+            opened.put(manifest.document(), oci.MANIFEST, "v1")
+    assert "publish under another" in str(caught.value)
+    assert caught.value.status == status
+
+
 # With accounts and TLS.
 
 
@@ -363,6 +375,19 @@ def test_referrers_are_found_without_the_registrys_help(proxy: Proxy, shop: Shop
         assert tag == about.digest.replace(":", "-")
         index = oci.read(opened.manifest(tag)[1], oci.INDEX, what="it")
         assert isinstance(index, Index) and index.manifests == (first, second)
+
+
+def test_a_registry_that_keeps_lists_is_asked_for_them(proxy: Proxy, shop: Shop) -> None:
+    proxy.lists = True
+    with shop.open() as opened:
+        subject = shop.artifact(opened, "subject")
+        opened.put(subject.document(), oci.MANIFEST, "v1")
+        about = subject.descriptor()
+        assert opened.referrers(about.digest) == ()
+        texts = ("one", "two", "three")  # more than a page
+        attached = tuple(opened.attach(shop.artifact(opened, text, about)) for text in texts)
+        assert opened.referrers(about.digest) == attached
+        assert opened.find(registry.fallback_tag(about.digest)) is None
 
 
 def test_a_list_that_another_overwrote_is_written_again(proxy: Proxy, shop: Shop) -> None:

@@ -54,7 +54,7 @@ ONLY = {
     },
     "doit": {
         *("tasks/project.py", "tasks/commands.py", "tasks/command_line.py", "tasks/action.py"),
-        *("tasks/releases.py", "tasks/trust.py"),
+        *("tasks/exports.py", "tasks/releases.py", "tasks/trust.py"),
         "reporter.py",
     },
 }
@@ -134,7 +134,7 @@ def test_python_is_clean(argv: tuple[str, ...]) -> None:
     checked(sys.executable, "-m", *argv)
 
 
-@pytest.mark.parametrize("script", ["doitw", ".ci/run"])
+@pytest.mark.parametrize("script", ["doitw", ".ci/kvm", ".ci/publish", ".ci/run"])
 def test_shell_is_clean(script: str) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
@@ -143,7 +143,8 @@ def test_shell_is_clean(script: str) -> None:
 
 PUBLIC = {
     *("build", "boot", "lock", "plan", "gc", "fsck", "reproduce"),
-    *("kernel", "rootfs", "test", "lint", "publish", "verify-artifact"),
+    *("config", "curl", "export", "publish", "verify-artifact"),
+    *("kernel", "rootfs", "test", "lint"),
 }
 
 
