@@ -11,6 +11,7 @@ What each does, and how they hang together: fcbuild/tasks/.
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,8 @@ from fcbuild import tasks
 from fcbuild.errors import FcBuildError
 from fcbuild.reporter import LineReporter
 
-ROOT = Path(__file__).parent
+# The directory of images/: this one, or another's that has no fcbuild in it.
+ROOT = Path(os.environ.get("FCBUILD_PROJECT") or Path(__file__).parent).resolve()
 DEFAULT_IMAGE = "debian-web"  # what `doit boot` boots when it is not told
 
 DOIT_CONFIG = {
@@ -40,7 +42,6 @@ DOIT_CONFIG = {
 }
 
 tasks.interruptible()
-(ROOT / "artifacts").mkdir(exist_ok=True)
 try:
     project = tasks.Project(ROOT, default_image=DEFAULT_IMAGE)
 except FcBuildError as error:
@@ -57,8 +58,20 @@ def task_build() -> dict[str, Any]:
 
 
 def task_boot() -> dict[str, Any]:
-    """boot an image in Firecracker and run its checks (image=NAME, instance=FILE, kvm=...)"""
+    """boot an image in Firecracker and run its checks (image=NAME or from=REFERENCE, kvm=...)"""
     return project.boot()
+
+
+def task_publish() -> dict[str, Any]:
+    """push images that booted to a registry (image=NAME, to=REGISTRY/REPOSITORY:TAG)"""
+    return project.publish()
+
+
+@tasks.named("verify-artifact")
+@task_params([tasks.JSON])
+def verify_artifact(json: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
+    """show whether what a registry has is to be trusted (from=REFERENCE, key=FILE; --json)"""
+    return project.verify_artifact(as_json=json)
 
 
 @task_params([tasks.JSON])
@@ -89,6 +102,21 @@ def task_plan(json: bool, matrix: bool) -> dict[str, Any]:  # noqa: FBT001 (doit
 def task_lock(check: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
     """lock what images stand on to what it is now (image=NAME, kernel=SERIES; --check)"""
     return project.lock(check=check)
+
+
+def task_config() -> dict[str, Any]:
+    """print an image's microVM for firecracker --config-file (image=NAME)"""
+    return project.config()
+
+
+def task_curl() -> dict[str, Any]:
+    """print a script that boots an image with curl alone (image=NAME)"""
+    return project.curl()
+
+
+def task_export() -> dict[str, Any]:
+    """write an image's files (image=NAME, to=PATH, format=dir|tar|oci-layout|containerdisk)"""
+    return project.export()
 
 
 @task_params([tasks.DRY_RUN, tasks.JSON])
@@ -143,7 +171,7 @@ def task__agent() -> dict[str, Any]:
 )
 def task_test(unit: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
     """run the tests (--unit: only the fast ones)"""
-    return project.test(unit=unit)
+    return tasks.test(project, unit=unit)
 
 
 def task_lint() -> dict[str, Any]:

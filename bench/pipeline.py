@@ -31,7 +31,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -320,25 +320,41 @@ def line(finding: Finding) -> str:
 
 
 def main() -> int:
-    """Measure and report. Returns 1 for what failed, and with --check for a missed target."""
-    parser = argparse.ArgumentParser(prog="bench.pipeline")
-    parser.add_argument("section", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
-    parser.add_argument("--runs", type=int, default=3, help="of each thing that is measured")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    parser.add_argument("--check", action="store_true", help="fail when a target is missed")
+    """Measure and report. Returns the exit status, as `report` does."""
+    parser = arguments("bench.pipeline", SECTIONS)
     parser.add_argument("--one-rootfs", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_rootfs:
         one_rootfs(options.one_rootfs)
         return 0
-    if unknown := set(options.section) - SECTIONS.keys():
-        parser.error(f"no section {', '.join(sorted(unknown))}; known: {', '.join(SECTIONS)}")
+    return report(parser, options, SECTIONS)
+
+
+def arguments(prog: str, sections: Iterable[str]) -> argparse.ArgumentParser:
+    """Return what a benchmark of sections understands."""
+    parser = argparse.ArgumentParser(prog=prog)
+    parser.add_argument("section", nargs="*", metavar="SECTION", help=", ".join(sections))
+    parser.add_argument("--runs", type=int, default=3, help="of each thing that is measured")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--check", action="store_true", help="fail when a target is missed")
+    return parser
+
+
+def report(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    sections: Mapping[str, Callable[[int], Iterator[Finding]]],
+) -> int:
+    """Measure the sections that are asked for, and print what was found. Returns 1 for what failed,
+    and with --check for a missed target."""
+    if unknown := set(options.section) - sections.keys():
+        parser.error(f"no section {', '.join(sorted(unknown))}; known: {', '.join(sections)}")
     found: dict[str, list[Finding]] = {}
     try:
-        for section in options.section or SECTIONS:
+        for section in options.section or sections:
             if not options.json:
                 print(section)
-            for finding in SECTIONS[section](max(options.runs, 1)):
+            for finding in sections[section](max(options.runs, 1)):
                 found.setdefault(section, []).append(finding)
                 if not options.json:
                     print(line(finding), flush=True)

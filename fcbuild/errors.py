@@ -89,6 +89,22 @@ class ImageError(FcBuildError):
     """A root filesystem cannot be read, or has not in it what is looked for."""
 
 
+class RegistryError(FcBuildError):
+    """A registry does not answer, or refuses. status: of its answer, 0 for none."""
+
+    def __init__(self, message: str, *, status: int = 0, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class ArtifactError(FcBuildError):
+    """An image that was published or exported is not what it has to be, or not for here."""
+
+
+class PublishRefused(FcBuildError):
+    """An image is not to be published as it is."""
+
+
 class VmmError(FcBuildError):
     """Something between us and a running microVM failed."""
 
@@ -141,6 +157,14 @@ class GuestExited(BootFailed):
 
 class CheckFailed(FcBuildError):
     """The guest came up, but a [[check]] did not hold before the deadline."""
+
+
+class EvidenceError(FcBuildError):
+    """A piece of evidence about an image cannot be made, or what was attached to one is none."""
+
+
+class NotTrusted(FcBuildError):
+    """A published image does not pass the policy that says what is trusted."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

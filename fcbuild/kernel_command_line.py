@@ -127,6 +127,28 @@ FIRECRACKER_X86 = Platform(
     limit=2048,
 )
 
+# Firecracker on 64-bit ARM, where PSCI restarts the machine and a device tree describes devices.
+# What it appends, and where it has the serial port: as above, and src/vmm/src/device_manager/.
+FIRECRACKER_ARM = Platform(
+    words=(
+        _PANIC,
+        _QUIET,
+        _NOMODULE,
+        Word("console=ttyS0", "Firecracker adds the one serial port when it reads this"),
+        _INIT,
+    ),
+    quiet=_QUIET,
+    verbose=(Word("ignore_loglevel", "every message reaches the console, whatever its level"),),
+    appended=(
+        Word("earlycon=uart,mmio,0x40002000", "Firecracker says where the serial port is"),
+        Word("pci=off", "Firecracker 1.13 and later say so themselves"),
+        Word("root=/dev/vda", "the root drive is the first one"),
+        Word("ro", "or rw: whether the root is written to is [rootfs] in image.toml"),
+    ),
+    device=None,
+    limit=2048,
+)
+
 # QEMU's `virt` machine, which appends nothing. The limit is the kernel's own for arm64.
 QEMU_VIRT = Platform(
     words=(
@@ -153,7 +175,8 @@ QEMU_VIRT = Platform(
     limit=2048,
 )
 
-PLATFORMS = (FIRECRACKER_X86, QEMU_VIRT)
+FIRECRACKER = {"x86_64": FIRECRACKER_X86, "aarch64": FIRECRACKER_ARM}
+PLATFORMS = (*FIRECRACKER.values(), QEMU_VIRT)
 
 # Besides the names of those: what would undo one of them under another name.
 _ALSO = (

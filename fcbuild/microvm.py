@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fcbuild import progress
 from fcbuild.errors import SpecError
 from fcbuild.instance import Instance
 from fcbuild.network import NetworkSpec
+from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE
 from fcbuild.run import run
 from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import ImageSpec
@@ -26,6 +28,22 @@ from fcbuild.vmm.config import MicroVm
 from fcbuild.vmm.host import Place
 
 COPY_TIMEOUT_S = 600.0
+
+
+def described(
+    spec: ImageSpec, *, kernel: Path, rootfs: Path, overlay: Path | None = None
+) -> MicroVm:
+    """Return the microVM that an image alone makes of these files. overlay: of an image that has a
+    drive for what the guest writes."""
+    return MicroVm(
+        kernel=kernel,
+        rootfs=rootfs,
+        vcpus=spec.vcpus,
+        memory_mib=spec.memory // MIB,
+        shared=spec.readonly or spec.overlay,
+        overlay=overlay,
+        arguments=spec.kernel_arguments,
+    )
 
 
 def assemble(
@@ -47,25 +65,22 @@ def assemble(
         drive = instances.render(instance, instances.users(rootfs.facts))
         config = _write_private(run_dir / "config.drive", drive)
     device = choose_tap(spec, instance, place)
-    shared = spec.readonly or spec.overlay
-    disk, overlay = rootfs.file("rootfs.ext4"), None
-    if not shared:
-        disk = copy_disk(disk, run_dir / "rootfs.ext4")
-    if spec.overlay_size is not None:
-        overlay = copy_disk(rootfs.file("overlay.ext4"), run_dir / "overlay.ext4")
-    return MicroVm(
+    vm = described(
+        spec,
         kernel=kernel.file(KERNEL_FILE[spec.arch]),
-        rootfs=disk,
-        vcpus=spec.vcpus,
-        memory_mib=spec.memory // MIB,
-        shared=shared,
+        rootfs=rootfs.file(ROOTFS_FILE),
+        overlay=rootfs.file(OVERLAY_FILE) if spec.overlay_size is not None else None,
+    )
+    return replace(
+        vm,
+        rootfs=vm.rootfs if vm.shared else copy_disk(vm.rootfs, run_dir / ROOTFS_FILE),
+        overlay=vm.overlay and copy_disk(vm.overlay, run_dir / OVERLAY_FILE),
         config=config,
-        overlay=overlay,
         tap=device,
         mac=instance.mac if instance else None,
         metadata=metadata(spec, instance),
         # The kernel mostly takes the last word of a name, which is the instance's then.
-        arguments=(*spec.kernel_arguments, *(instance.kernel_arguments if instance else ())),
+        arguments=(*vm.arguments, *(instance.kernel_arguments if instance else ())),
     )
 
 

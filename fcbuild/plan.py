@@ -38,7 +38,7 @@ SCHEMA: Mapping[Kind, int] = {
     "kernel": 3,
     "init": 1,
     "agent": 1,
-    "rootfs": 4,
+    "rootfs": 5,
 }
 
 BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md
@@ -51,10 +51,12 @@ TOOLCHAIN = "toolchain"
 TOOLCHAIN_SPEC = PACKAGE / "build" / "toolchain.toml"
 TOOLCHAIN_LOCK = PACKAGE / "build" / lock.FILE
 ROOTFS_FILE = "rootfs.ext4"
+OVERLAY_FILE = "overlay.ext4"  # the drive that takes what the guest writes
 PRODUCTS: tuple[Kind, ...] = ("kernel", "rootfs")  # what artifacts/ has links to
 GUEST, KVMHOST = "guest", "kvmhost"  # directories of our own programs
 # Of the link between QEMU's guests and this host, for guests that are not KVM hosts.
 LINK_SOURCES = ("config.h", "mux.c", "mux.h")
+TAKEN = "taken"  # how names of artifacts begin that others have made
 KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
 
 
@@ -396,6 +398,15 @@ def given_kernel(spec: GivenKernel, digests: Digests) -> Recipe:
         except OSError as error:
             raise SpecError([f"kernel: {spec.path} cannot be read: {error.strerror}"]) from error
     return Recipe("kernel", spec.name, {"arch": spec.arch, "sha256": sha256})
+
+
+def taken(
+    kind: Kind, name: str, arch: str, files: Mapping[str, str], facts: Mapping[str, Json]
+) -> Recipe:
+    """An artifact that others have made: it is known by its bytes, not by what they came from, so
+    that it never passes for one of ours. files: the sha256 of each."""
+    inputs: dict[str, Json] = {"arch": arch, "files": dict(files), "facts": dict(facts)}
+    return Recipe(kind, f"{TAKEN}/{name}", inputs)
 
 
 def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:

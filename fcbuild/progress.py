@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 _LIVE_EVERY_S = 0.1  # a live line is drawn at most this often
+_LARGE = 1 << 20  # bytes
 
 _lock = threading.Lock()
 _steps: dict[int, _Step] = {}
@@ -59,6 +60,11 @@ def step(title: str) -> Iterator[None]:
     say(f"{title}: {duration(time.monotonic() - current.started)}")
 
 
+def transfer(title: str, size: int) -> AbstractContextManager[None]:
+    """Announce a transfer of so many bytes, as a step, where they are enough to be seen."""
+    return step(f"{title} {size >> 20} MiB") if size >= _LARGE else nullcontext()
+
+
 def detail(text: str) -> None:
     """Show what the running step is at (its tool's last line); on a terminal only."""
     current = _steps.get(threading.get_ident())
@@ -77,6 +83,35 @@ def detail(text: str) -> None:
         sys.stderr.write(line)
         sys.stderr.flush()
         _drawn = True
+
+
+class Meter:
+    """How far a transfer is. total: its bytes. On a terminal, a bar with rate and time left."""
+
+    _CELLS = 20
+
+    def __init__(self, total: int, *, done: int = 0) -> None:
+        self._total = max(total, 1)
+        self._before = self._done = done
+        self._started = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Note that so many more bytes are through."""
+        self._done += count
+        detail(self.text(time.monotonic()))
+
+    def text(self, now: float) -> str:
+        """Return the bar at a time of the monotonic clock."""
+        part = min(self._done / self._total, 1.0)
+        full = round(part * self._CELLS)
+        bar = "#" * full + "." * (self._CELLS - full)
+        line = f"[{bar}] {self._done >> 20} of {self._total >> 20} MiB ({part:.0%})"
+        elapsed = now - self._started
+        if elapsed < 1.0 or self._done == self._before:
+            return line  # a rate of so little would be a guess
+        rate = (self._done - self._before) / elapsed
+        left = duration((self._total - self._done) / rate)
+        return f"{line}, {rate / (1 << 20):.1f} MiB/s, {left} left"
 
 
 def duration(seconds: float) -> str:

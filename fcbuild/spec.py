@@ -152,22 +152,32 @@ class Specs(NamedTuple):
 def load(root: Path) -> Specs:
     """Read all specs below root. Raises SpecError with every problem found."""
     problems: list[str] = []
-    found = _tables(root / "kernels", "kernel.toml", problems)
-    kernels = {kernel.name: kernel for kernel in series.load(root / "kernels", found, problems)}
+    directory = kernels_of(root)
+    found = _tables(directory, "kernel.toml", problems)
+    kernels = {kernel.name: kernel for kernel in series.load(directory, found, problems)}
     images = {
-        name: _image(name, table, root, kernels, problems)
+        name: image(name, table, root / "images" / name, kernels, problems)
         for name, table in _tables(root / "images", "image.toml", problems)
     }
-    for image in images.values():
-        if image.bootstrap is None and image.kernel not in kernels:
-            near = did_you_mean(image.kernel, kernels) or f"; known: {', '.join(kernels)}"
+    for one in images.values():
+        if (one.bootstrap is None) == (not (one.directory / "Dockerfile").is_file()):
             problems.append(
-                f"images/{image.name}/image.toml: kernel: no kernel {image.kernel!r}{near}"
+                f"images/{one.name}: needs a Dockerfile or a [bootstrap] table in image.toml, "
+                f"{'and has neither' if one.bootstrap is None else 'not both'}"
             )
+        if one.bootstrap is None and one.kernel not in kernels:
+            near = did_you_mean(one.kernel, kernels) or f"; known: {', '.join(kernels)}"
+            problems.append(f"images/{one.name}/image.toml: kernel: no kernel {one.kernel!r}{near}")
     locked = lock.read(root / "images" / lock.FILE, f"images/{lock.FILE}", problems)
     if problems:
         raise SpecError(problems)
     return Specs(images, kernels, locked)
+
+
+def kernels_of(root: Path) -> Path:
+    """Return where a project's kernels are: its own, or those that come with fcbuild."""
+    own = root / "kernels"
+    return own if own.is_dir() else Path(__file__).parent.with_name("kernels")
 
 
 def select(wanted: str | None, known: Iterable[str], *, what: str) -> list[str]:
@@ -219,11 +229,11 @@ def _names(directory: Path) -> list[str]:
         return []
 
 
-def _image(
-    name: str, table: Table, root: Path, kernels: dict[str, Kernel], problems: list[str]
+def image(
+    name: str, table: Table, directory: Path, kernels: dict[str, Kernel], problems: list[str]
 ) -> ImageSpec:
-    """kernels: gets the kernel that the image brings, if it does."""
-    directory = root / "images" / name
+    """Read the table of an image; what is wrong in it becomes problems. kernels: gets the kernel
+    that the image brings, if it does."""
     rootfs, machine, build = table.table("rootfs"), table.table("machine"), table.table("build")
     boot = table.table("boot")
     arch = table.string("arch", series.X86_64, "|".join(series.ARCHITECTURES))
@@ -279,11 +289,6 @@ def _image(
     )
     for part in (rootfs, machine, build, boot, table):
         part.finish()
-    if (base is None) == (not (directory / "Dockerfile").is_file()):
-        problems.append(
-            f"images/{name}: needs a Dockerfile or a [bootstrap] table in image.toml, "
-            f"{'and has neither' if base is None else 'not both'}"
-        )
     return spec
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 from fcbuild import context, progress, reasons
 from fcbuild.build import base, foreign, given, kernel, program, rootfs
 from fcbuild.build.engine import Engine, no_registry
-from fcbuild.errors import InputChanged, SpecError
+from fcbuild.errors import FcBuildError, InputChanged, SpecError
 from fcbuild.plan import Plan, Recipe
 from fcbuild.reasons import History
 from fcbuild.series import GivenKernel
@@ -21,11 +21,24 @@ from fcbuild.store import Artifact, Stage, State, Store
 _REASONS = 3  # that are said aloud; plan shows all
 
 
+class Cache(Protocol):
+    """Where other builders' objects may be had, and ours be put. It never fails a build."""
+
+    def restore(self, recipe: Recipe, stage: Stage) -> bool: ...
+
+    def keep(self, recipe: Recipe, artifact: Artifact, scratch: Path) -> None: ...
+
+
+class _NotThere(FcBuildError):
+    """The cache lacks an object, and nobody asked for it to be built."""
+
+
 class Pipeline:
     """Builds the recipes of one plan into one store, with one engine.
 
-    strict: whether to refuse what is not locked, instead of warning of it. jobs: how many
-    compilers may run at a time; None for as many as there are processors.
+    cache: where to look before something is built, and to put what was. strict: whether to refuse
+    what is not locked, instead of warning of it. jobs: how many compilers may run at a time; None
+    for as many as there are processors.
     """
 
     def __init__(
@@ -34,12 +47,14 @@ class Pipeline:
         store: Store,
         engine: Engine,
         *,
+        cache: Cache | None = None,
         strict: bool = False,
         jobs: int | None = None,
     ) -> None:
         self.plan = plan
         self.store = store
         self.engine = engine
+        self.cache = cache
         self.strict = strict
         self.jobs = jobs or os.cpu_count() or 1
         self._warned: set[str] = set()
@@ -129,6 +144,21 @@ class Pipeline:
             )
 
         return self._obtain(recipe, build)
+
+    def fetch(self, recipe: Recipe) -> Artifact | None:
+        """Have an object that the cache may hold; None for one that would have to be built."""
+        if self.cache is None:
+            return None
+        cache = self.cache
+
+        def restore(stage: Stage) -> None:
+            if not cache.restore(recipe, stage):
+                raise _NotThere(f"{recipe} is not in the cache")
+
+        try:
+            return self.store.obtain(recipe, restore)[0]
+        except _NotThere:
+            return None
 
     def base(self, recipe: Recipe) -> Artifact:
         """Have the tar of a base, also where the engine holds its image."""
@@ -222,7 +252,21 @@ class Pipeline:
         self, recipe: Recipe, build: Callable[[Stage], None], *, verify: bool = False
     ) -> tuple[Artifact, State]:
         """verify: read what is stored, because another build is about to stand on it."""
-        if self.store.find(recipe) is None:
-            for line in reasons.why(recipe, self.plan, History(self.store))[:_REASONS]:
-                progress.say(f"{recipe}: {line}")
-        return self.store.obtain(recipe, build, verify=verify)
+        known, fetched = self.store.find(recipe) is not None, False
+
+        def make(stage: Stage) -> None:
+            nonlocal fetched
+            fetched = self.cache is not None and self.cache.restore(recipe, stage)
+            if fetched:
+                return
+            if not known:
+                for line in reasons.why(recipe, self.plan, History(self.store))[:_REASONS]:
+                    progress.say(f"{recipe}: {line}")
+            build(stage)
+
+        artifact, state = self.store.obtain(recipe, make, verify=verify)
+        if fetched:
+            return artifact, "fetched"
+        if state == "built" and self.cache is not None:
+            self.cache.keep(recipe, artifact, self.store.root / "stage")
+        return artifact, state

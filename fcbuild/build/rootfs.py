@@ -20,13 +20,10 @@ from fcbuild.build.files import OURS, Files
 from fcbuild.build.tree import MOUNTED, Tree
 from fcbuild.errors import BuildError, CommandFailed
 from fcbuild.ext4.layout import Identity
-from fcbuild.plan import Recipe, read_dockerfile
+from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE, Recipe, read_dockerfile
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Stage
 from fcbuild.tables import MIB
-
-EXT4 = "rootfs.ext4"
-OVERLAY = "overlay.ext4"  # the drive that takes what the guest writes
 
 # Mount points that PID 1 needs: made here, so that a read-only root has them too.
 _MOUNT_POINTS = {"/dev": 0o755, "/proc": 0o755, "/run": 0o755, "/sys": 0o755, "/tmp": 0o1777}
@@ -62,8 +59,9 @@ def build(
     # Its container starts beside the export.
     stage.gates.append(stage.held.enter_context(checking(engine, toolchain, stage)))
     where = _where(spec)
-    own = _identity(recipe.fingerprint, "")
-    with progress.step(f"{recipe}: packing {image}"), Files(stage.file(EXT4), own, epoch) as files:
+    own = _identity(recipe.name, "")
+    at = stage.file(ROOTFS_FILE)
+    with progress.step(f"{recipe}: packing {image}"), Files(at, own, epoch) as files:
         _export(engine, image, spec.platform, files, stage)
         passwd = files.tree.text("/etc/passwd", _MAX_TEXT)
         volumes = _volumes(says, where("VOLUME"))
@@ -87,7 +85,8 @@ def build(
         files.file(f"{OURS}/boot", 0o600, config.render())
         size = files.finish(spec.size, spec.free)
         if spec.overlay_size is not None:
-            with Files(stage.file(OVERLAY), _identity(recipe.fingerprint, "overlay ")) as overlay:
+            own = _identity(recipe.name, "overlay ")
+            with Files(stage.file(OVERLAY_FILE), own) as overlay:
                 overlay.finish(spec.overlay_size, 0)
     _warn(spec, says, files)
     stage.facts["size"] = size
@@ -166,7 +165,11 @@ def checking(
 
 
 def _identity(seed: str, what: str) -> Identity:
-    """Return UUIDs that follow from a seed, so that they are the same each time."""
+    """Return UUIDs that follow from a seed, so that they are the same each time.
+
+    They are in every checksum of the file system: with the image's name as seed, what a change does
+    not touch has the same bytes before and after it.
+    """
 
     def derived(purpose: str) -> uuid.UUID:
         digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()

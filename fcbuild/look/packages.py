@@ -22,6 +22,6 @@ def installed(tree: Tree) -> Packages:
     for name, version in dpkg(tree.text(DPKG)):
         found["dpkg", name] = version
     for path in APK:
-        for name, version in apk(tree.text(path)):
-            found["apk", name] = version
+        for package in apk(tree.text(path)):
+            found["apk", package.name] = package.version
     return found

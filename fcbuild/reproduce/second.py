@@ -195,7 +195,7 @@ def _copy(root: Path, to: Path, plan: Plan, images: Sequence[str]) -> None:
     """Copy what these images and all kernels are made from, and our own package."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PACKAGE, to / "fcbuild", symlinks=True, ignore=ignored)
-    shutil.copytree(root / "kernels", to / "kernels", symlinks=True)
+    shutil.copytree(spec.kernels_of(root), to / "kernels", symlinks=True)
     (to / "images").mkdir()
     with suppress(FileNotFoundError):
         shutil.copy(root / "images" / "lock.toml", to / "images")

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fcbuild.build.base import TAR
-from fcbuild.build.rootfs import EXT4
 from fcbuild.look import difference
 from fcbuild.look.archive import TarReader
 from fcbuild.look.difference import Difference
 from fcbuild.look.text import visible
 from fcbuild.look.tree import Tree
+from fcbuild.plan import ROOTFS_FILE
 from fcbuild.reproduce import superblock
 from fcbuild.reproduce.cause import AROUND, Spot, cause
 from fcbuild.store import Artifact
@@ -69,7 +69,7 @@ def judge(what: str, first: Artifact, second: Artifact, opened: Opened) -> Verdi
             findings.append(Finding(path=name, cause="only one of the builds has it"))
             continue
         pair = first.file(name), second.file(name)
-        if name == EXT4:
+        if name == ROOTFS_FILE:
             fields += superblock.differing(*map(_superblock, pair))
             with opened([first, second]) as trees:
                 files, inner = _look(*trees)

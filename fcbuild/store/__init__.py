@@ -38,7 +38,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Literal
 
@@ -58,7 +58,7 @@ _META = {manifest.NAME, *RECORDS}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
-State = Literal["built", "stored"]
+State = Literal["built", "stored", "fetched"]
 
 
 class Stage:
@@ -141,6 +141,23 @@ class Store:
                 hint=f"doit fsck drops it; doit {recipe} builds it again",
             )
         return found
+
+    def holding(
+        self, kind: str, digests: Mapping[str, str], facts: Mapping[str, Json] | None = None
+    ) -> Artifact | None:
+        """Return an object of a kind whose files have these digests, held and verified, or None.
+
+        facts: what it has to say of itself, None for whatever it says. Raises StoreError.
+        """
+        for found in self.objects(kind):
+            if (
+                digests.items() <= found.digests.items()
+                and (facts is None or found.facts == facts)
+                and self.keep(found.directory)
+                and not self._damage(found)
+            ):
+                return found
+        return None
 
     def obtain(
         self, recipe: Recipe, build: Callable[[Stage], None], *, verify: bool = False

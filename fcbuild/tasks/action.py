@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from doit.exceptions import TaskFailed
 
 from fcbuild import progress
 from fcbuild.errors import FcBuildError
+
+Creator = TypeVar("Creator", bound=Callable[..., Any])
 
 
 @contextlib.contextmanager
@@ -34,6 +36,16 @@ def act(function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)
     except FcBuildError as error:
         return TaskFailed(f"error: {error}")
+
+
+def named(name: str) -> Callable[[Creator], Creator]:
+    """Make a function the creator of a task whose name cannot be a function's."""
+
+    def mark(creator: Creator) -> Creator:
+        vars(creator).update(basename=name, create_doit_tasks=creator)
+        return creator
+
+    return mark
 
 
 def asked(current: Callable[[], bool]) -> bool:

@@ -19,6 +19,13 @@ VARIABLES = {
     "b": "the same, to compare it with",
     "reader": "guestfs or debugfs: what reads a root filesystem",
     "kernel": "for lock: which series of kernels/, names and globs, separated by commas",
+    "to": "for publish: REGISTRY/REPOSITORY[:TAG]; for export: the path to write to",
+    "format": "for export: dir, tar, oci-layout or containerdisk",
+    "from": "for boot (in place of image=) and verify-artifact: REGISTRY/REPOSITORY:TAG or @DIGEST",
+    "unverified": "for publish: 1 to publish without the receipt of a boot",
+    "key": "a file: for publish, the ed25519 key to sign with; where from= is, the public one",
+    "policy": "a file that says whom to trust, where from= is; policy.toml when left out",
+    "bundle": "for publish: a file with Sigstore's bundle about what was published before",
     "age": "for gc: how long to keep what was not used, 30d when left out; 12h, 0",
     "size": "for gc: how large the store may be, 20GiB when left out",
 }

@@ -25,21 +25,26 @@ from fcbuild.build import foreign
 from fcbuild.digests import Digests
 from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
+from fcbuild.publish import reference
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
-from fcbuild.tasks import command_line, commands
-from fcbuild.tasks.action import act, asked, python
+from fcbuild.tasks import command_line, commands, exports, releases, trust
+from fcbuild.tasks.action import act, asked
 
 if TYPE_CHECKING:
     from fcbuild.build.pipeline import Pipeline
     from fcbuild.instance import Instance
+    from fcbuild.publish.cache import Cache
 
 Task = dict[str, Any]
 
-_TEST_PROCESSES = 2
-
 # doit would collect what a task prints until it ends, and mix up tasks that run side by side.
-_OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
+OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
+
+
+def _command(function: Callable[..., Any], *args: Any) -> Task:
+    """A task that does its work each time it is asked for."""
+    return {"actions": [partial(act, function, *args)], "uptodate": [False], **OPEN}
 
 
 class Project:
@@ -51,8 +56,14 @@ class Project:
 
     def __init__(self, root: Path, *, default_image: str) -> None:
         command_line.check_variables(sys.argv[1:])
+        if not (root / "images").is_dir():
+            raise SpecError([f"{root} has no images/"], hint="FCBUILD_PROJECT names its directory")
         self.root = root
         self.artifacts = root / "artifacts"
+        try:
+            self.artifacts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SpecError([f"{self.artifacts} cannot be made: {error.strerror}"]) from error
         store = os.environ.get("FCBUILD_STORE")
         self.store = Store(layout.place(store) if store else self.artifacts / "store")
         self.digests = Digests(self.artifacts / digests.FILE)
@@ -65,7 +76,8 @@ class Project:
         images = self.plan.specs.images
         self.wanted = spec.select(wanted, images, what="image")
         self.named = wanted is not None
-        self.to_boot = self.wanted if self.named else [default_image]
+        default = [default_image] if default_image in images else self.plan.bootable()
+        self.to_boot = self.wanted if self.named else default
         # Whether nothing may be built that is not locked.
         self.strict = lock.insisted(os.environ)
         self.kvm = command_line.choice_of("kvm", command_line.KVM_CHOICES)
@@ -73,6 +85,9 @@ class Project:
         series = get_var("kernel")
         known = self.plan.specs.series_names
         self.series = series and spec.select(series, known, what="kernel series")
+        self.source: str | None = get_var("from")
+        if self.source is not None:
+            reference.parse(self.source, what="from")
         self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
         for name in images:
@@ -96,7 +111,20 @@ class Project:
         from fcbuild.build.engine import Docker
         from fcbuild.build.pipeline import Pipeline
 
-        return Pipeline(self.plan, self.store, Docker(), strict=self.strict)
+        return Pipeline(self.plan, self.store, Docker(), cache=self.cache, strict=self.strict)
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """What builders share, where the environment names one. Raises SpecError."""
+        if not os.environ.get("FCBUILD_CACHE"):
+            return None  # and no module of it need be loaded
+        from fcbuild.publish import cache
+
+        return cache.asked(os.environ, self.store.root / "downloads")
+
+    def host_tasks(self) -> list[str]:
+        """Return the tasks that make what Firecracker runs in, where that is an emulated host."""
+        return [f"kernel:{KVM_HOST}", "_agent"] if self.emulated else []
 
     @cached_property
     def emulated(self) -> bool:
@@ -125,12 +153,14 @@ class Project:
         }
 
     def boot(self) -> Task:
+        if self.source is not None:
+            return self.boot_published(self.source)
         bases = [name for name in self.to_boot if name not in self.plan.bootable()]
         if bases:
-            return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **_OPEN}
+            return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **OPEN}
         kernels = {self.plan.specs.images[name].kernel for name in self.to_boot}
         firecracker = any(self.plan.specs.images[name].arch == X86_64 for name in self.to_boot)
-        host = [f"kernel:{KVM_HOST}", "_agent"] if firecracker and self.emulated else []
+        host = self.host_tasks() if firecracker else []
         return {
             "actions": [partial(act, commands.boot, self, name) for name in self.to_boot],
             "task_dep": [
@@ -139,8 +169,24 @@ class Project:
                 *(f"rootfs:{name}" for name in self.to_boot),
             ],
             "uptodate": [False],
-            **_OPEN,
+            **OPEN,
         }
+
+    def boot_published(self, source: str) -> Task:
+        if self.named:
+            return {"actions": [partial(act, self.refuse_both, source)], "uptodate": [False]}
+        return {
+            "actions": [partial(act, releases.boot, self, source)],
+            "task_dep": self.host_tasks(),
+            "uptodate": [False],
+            **OPEN,
+        }
+
+    def verify_artifact(self, *, as_json: bool) -> Task:
+        return _command(trust.verify_artifact, self, as_json)
+
+    def publish(self) -> Task:
+        return _command(releases.publish, self)
 
     def kernels(self) -> Iterator[Task]:
         for name, kernel in self.plan.specs.kernels.items():
@@ -175,14 +221,14 @@ class Project:
                 "doc": f"container image: {image.description}",
                 "actions": [partial(act, self.make_image, name)],
                 "setup": [f"_image:{up}" for up in self.plan.upon(name)],
-                **_OPEN,
+                **OPEN,
                 "uptodate": [partial(asked, partial(self.image_held, name))],
             }
 
     def toolchain(self) -> Task:
         return {
             "actions": [partial(act, lambda: self.pipeline.toolchain() and None)],
-            **_OPEN,
+            **OPEN,
             "uptodate": [partial(asked, lambda: self.held(self.plan.toolchain))],
         }
 
@@ -196,47 +242,46 @@ class Project:
             _, state = self.pipeline.program(recipe())
             return self.made(recipe(), state)
 
+        def current() -> bool:
+            return self.store.find(recipe()) is not None or self.fetch(recipe()) is not None
+
         return {
             "actions": [partial(act, make)],
             "setup": ["_toolchain"],
-            **_OPEN,
-            "uptodate": [partial(asked, lambda: self.store.find(recipe()) is not None)],
+            **OPEN,
+            "uptodate": [partial(asked, current)],
         }
 
     def lock(self, *, check: bool) -> Task:
-        actions = [partial(act, commands.lock, self, check)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.lock, self, check)
 
     def show_plan(self, *, as_json: bool, matrix: bool) -> Task:
         form = "matrix" if matrix else "json" if as_json else "text"
-        return {"actions": [partial(act, commands.plan, self, form)], "uptodate": [False], **_OPEN}
+        return _command(commands.plan, self, form)
 
     def inspect(self, *, as_json: bool) -> Task:
-        actions = [partial(act, commands.inspect, self, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.inspect, self, as_json)
 
     def diff(self, *, everything: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.diff, self, everything, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.diff, self, everything, as_json)
 
     def reproduce(self, *, kernels: bool, everything: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.reproduce, self, kernels, everything, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.reproduce, self, kernels, everything, as_json)
+
+    def config(self) -> Task:
+        return _command(exports.config, self)
+
+    def curl(self) -> Task:
+        return _command(exports.curl, self)
+
+    def export(self) -> Task:
+        return _command(exports.export, self)
 
     def gc(self, *, dry_run: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.gc, self, dry_run, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
+        return _command(commands.gc, self, dry_run, as_json)
 
     def fsck(self, *, dry_run: bool, as_json: bool) -> Task:
-        actions = [partial(act, commands.fsck, self, dry_run, as_json)]
-        return {"actions": actions, "uptodate": [False], **_OPEN}
-
-    def test(self, *, unit: bool) -> Task:
-        prepare = [] if unit else [partial(act, commands.prepare_tests, self)]
-        # Two at a time, because a boot test mostly waits; a file's tests share what they set up.
-        argv = ["-m", "pytest", "-n", str(_TEST_PROCESSES), "--dist", "loadfile"]
-        pytest = partial(act, python, *argv, "tests/unit" if unit else "tests")
-        return {"actions": [*prepare, pytest], "uptodate": [False], **_OPEN}
+        return _command(commands.fsck, self, dry_run, as_json)
 
     def product(
         self,
@@ -268,6 +313,9 @@ class Project:
             if image is not None and self.refused(image):
                 return False
             found = self.store.find(recipe())
+            if found is None and (found := self.fetch(recipe())):
+                meta.update(state="fetched", note=recipe().short)
+                link(found, file, at)
             if found is None:
                 return False
             self.store.adopt(self.artifacts)
@@ -286,7 +334,7 @@ class Project:
             "actions": [partial(act, run)],
             "setup": setup,
             "targets": [str(at)],
-            **_OPEN,
+            **OPEN,
             "uptodate": [partial(asked, current)],
             "meta": meta,
             "clean": [partial(at.unlink, missing_ok=True)],
@@ -309,6 +357,10 @@ class Project:
     def make_rootfs(self, name: str) -> tuple[Artifact, State]:
         return self.pipeline.rootfs(name)
 
+    def fetch(self, recipe: Recipe) -> Artifact | None:
+        """Have from the cache, where there is one, what the store lacks."""
+        return self.pipeline.fetch(recipe) if self.cache else None
+
     def image_held(self, name: str) -> bool:
         return not self.refused(name) and self.held(self.plan.container(name))
 
@@ -328,6 +380,12 @@ class Project:
             self.skipped[name] = why
         return name in self.skipped
 
+    def refuse_both(self, source: str) -> None:
+        raise SpecError(
+            [f"image= and from={source}: boot one or the other"],
+            hint="from= boots what a registry has, image= what is in images/",
+        )
+
     def refuse(self, names: list[str]) -> None:
         raise SpecError(
             [
@@ -336,17 +394,3 @@ class Project:
             ],
             hint=f"bootable: {', '.join(self.plan.bootable())}",
         )
-
-
-def lint() -> Task:
-    """The task that checks style and types."""
-    commands = [
-        ("-m", "ruff", "check", "."),
-        ("-m", "ruff", "format", "--check", "."),
-        ("-m", "mypy"),
-    ]
-    return {
-        "actions": [partial(act, python, *command) for command in commands],
-        "uptodate": [False],
-        **_OPEN,
-    }

@@ -1,4 +1,4 @@
-"""Firecracker's API over its unix socket. The only module that imports requests."""
+"""Firecracker's API over its unix socket. The only module that talks HTTP with a VMM."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a microVM is made of: one dataclass for each body of Firecracker's API, field for field.
 
-Source of names and limits: Firecracker's API description, v1.12.1. Rendered as API calls; a body
-leaves out what is None, so Firecracker's own defaults hold.
+Source of names and limits: Firecracker's API description, v1.12.1. Rendered as API calls, or as the
+one document of --config-file; a body leaves out what is None, so Firecracker's own defaults hold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, Literal
 
-from fcbuild.kernel_command_line import FIRECRACKER_X86
+from fcbuild.kernel_command_line import FIRECRACKER_X86, Platform
 
 NIC = "eth0"  # the interface's id, and its name in the guest
 GUEST_CID = 3  # the first context id that is free for guests: vsock(7)
@@ -93,6 +93,24 @@ class VmConfig:
             yield "/mmds/config", body(self.mmds)
             yield "/mmds", dict(self.metadata or {})
 
+    def document(self) -> dict[str, Any]:
+        """Return the document of --config-file: VmmConfig in src/vmm/src/resources.rs, v1.12.1.
+
+        What MMDS serves is no part of it: Firecracker takes that from --metadata.
+        """
+        found: dict[str, Any] = {
+            "boot-source": body(self.boot),
+            "machine-config": body(self.machine),
+            "drives": [body(drive) for drive in self.drives],
+            "vsock": body(self.vsock),
+            "entropy": body(self.entropy),
+        }
+        if self.interface is not None:
+            found["network-interfaces"] = [body(self.interface)]
+        if self.mmds is not None:
+            found["mmds-config"] = body(self.mmds)
+        return found
+
 
 def body(part: Part) -> dict[str, Any]:
     """Return the JSON body of one part."""
@@ -144,7 +162,7 @@ class MicroVm:
         )
 
 
-def for_image(vm: MicroVm, *, vsock: Path) -> VmConfig:
+def for_image(vm: MicroVm, *, vsock: Path, platform: Platform = FIRECRACKER_X86) -> VmConfig:
     """Return Firecracker's configuration of a microVM. Raises VmmError for what cannot be."""
     drives = vm.drives
     interface = mmds = None
@@ -152,7 +170,8 @@ def for_image(vm: MicroVm, *, vsock: Path) -> VmConfig:
         interface = NetworkInterface(iface_id=NIC, host_dev_name=vm.tap, guest_mac=vm.mac)
         if vm.metadata is not None:
             mmds = MmdsConfig(network_interfaces=(NIC,), version="V2")
-    platform = FIRECRACKER_X86.loud() if vm.verbose else FIRECRACKER_X86
+    if vm.verbose:
+        platform = platform.loud()
     # Besides the drives: vsock, entropy, and the interface.
     devices = len(drives) + 2 + (interface is not None)
     return VmConfig(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fcbuild.ext4 import form
 from tests import workspace
 from tests.workspace import STORE, Workspace
 
@@ -167,3 +168,32 @@ def test_plan_shows_every_artifact_without_an_engine(checkout: Workspace, tmp_pa
 
 def test_the_registry_is_looked_for_before_it_is_missed() -> None:
     assert workspace.registry_trouble("localhost:1/no/such:image")
+
+
+def test_a_changed_line_changes_its_own_block_and_no_other(checkout: Workspace) -> None:
+    mark = str(uuid.uuid4())
+    checkout.image(
+        "drifts",
+        '[rootfs]\noverlay = "16MiB"\n',
+        'FROM fcbuild/debian-base\nCOPY note /srv/note\nCMD ["true"]\n',
+        note=f"{mark} a\n",
+    )
+    made = []
+    for line in (f"{mark} a\n", f"{mark} b\n"):
+        (checkout.root / "images/drifts/note").write_text(line)
+        result = checkout.doit("build", "image=drifts")
+        assert result.status == 0, result.output
+        made.append((checkout.root / "artifacts/images/drifts.ext4").resolve().parent)
+    before, after = made
+    assert before != after
+    one, two = (path / "rootfs.ext4" for path in made)
+    assert one.stat().st_size == two.stat().st_size
+    changed = []
+    with one.open("rb") as ours, two.open("rb") as theirs:
+        for block in range(one.stat().st_size // form.BLOCK):
+            data = ours.read(form.BLOCK)
+            if data != theirs.read(form.BLOCK):
+                changed.append(block)
+                assert mark.encode() in data
+    assert len(changed) == 1
+    assert (before / "overlay.ext4").read_bytes() == (after / "overlay.ext4").read_bytes()

@@ -26,7 +26,7 @@ from fcbuild.build.pipeline import Pipeline
 from fcbuild.errors import BuildError
 from fcbuild.ext4.layout import Identity
 from fcbuild.fingerprint import digest
-from fcbuild.plan import Plan
+from fcbuild.plan import ROOTFS_FILE, Plan
 from fcbuild.store import Stage, Store
 from fcbuild.tables import MIB
 from tests import workspace
@@ -320,7 +320,7 @@ def pack(toolchain: str, tmp_path: Path) -> Iterator[Pack]:
                 ):
                     fill(tar)
 
-            made = stage_directory / rootfs.EXT4
+            made = stage_directory / ROOTFS_FILE
             with Files(made, IDENTITY) as files, ThreadPoolExecutor(1) as pool:
                 filling = pool.submit(write)
                 with os.fdopen(reading, "rb") as source:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,12 @@ def refused(checkout: Workspace, *args: str) -> str:
         (("inspect", "reader=debug"), "expected guestfs or debugfs (did you mean debugfs?)"),
         (("inspect", "image=debian-base"), "debian-base is a base for other images"),
         (("inspect", "image=hello,debian-web"), "one image at a time"),
+        (("config", "image=debian-base"), "debian-base is a base for other images"),
+        (("curl", "image=debian-base"), "debian-base is a base for other images"),
+        (("curl", "image=hello,debian-web"), "one image at a time, not hello, debian-web"),
+        (("export", "image=hello", "to=x"), "needs format=dir|tar|oci-layout|containerdisk and"),
+        (("export", "image=hello", "format=tar"), "needs format=dir|tar|"),
+        (("export", "format=tra", "to=x"), "format=tra: no such format (did you mean tar?)"),
         (("diff", "a=hello"), "a=IMAGE b=IMAGE"),
         (("diff", "a=0000", "b=debian-wbe"), "no image '0000', and no root filesystem"),
         (
@@ -113,6 +121,57 @@ def test_an_image_that_is_not_built_is_not_looked_into(checkout: Workspace, tmp_
         result = checkout.doit(*command, env={"FCBUILD_STORE": str(tmp_path / "empty")})
         assert result.status == 1
         assert "hello, as it is now, is not built\n  hint: doit build image=hello" in result.output
+
+
+def test_an_image_that_is_not_built_goes_nowhere(checkout: Workspace, tmp_path: Path) -> None:
+    for command in (("curl",), ("export", "format=dir", f"to={tmp_path}/out")):
+        result = checkout.doit(
+            *command, "image=hello", env={"FCBUILD_STORE": str(tmp_path / "empty")}
+        )
+        assert result.status == 1
+        assert "hello, as it is now, is not built: the store has no kernel:6.12" in result.output
+        assert "hint: doit build image=hello makes it" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory of images and nothing else, of somebody who uses fcbuild from elsewhere."""
+    shutil.copytree(workspace.ROOT / "images" / "hello", tmp_path / "mine" / "images" / "one")
+    bases = ("debian-base", "lock.toml")
+    for name in bases:
+        path = workspace.ROOT / "images" / name
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, tmp_path / "mine" / "images" / name)
+    return tmp_path / "mine"
+
+
+def test_images_may_be_in_another_directory(checkout: Workspace, project: Path) -> None:
+    env = {"FCBUILD_PROJECT": str(project)}
+    result = checkout.doit("list", env=env)
+    assert {"rootfs:one", "kernel:6.12"} <= {line.split()[0] for line in result.output.splitlines()}
+    assert "rootfs:hello" not in result.output
+    # There is no default image, and only one that it could be.
+    config = checkout.doit("config", env=env)
+    assert json.loads(config.output)["machine-config"]["vcpu_count"] == 1, config.output
+    assert (project / "artifacts").is_dir() and not (checkout.root / "artifacts").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_directory_without_images_is_no_project(
+    checkout: Workspace, tmp_path: Path, there: bool
+) -> None:
+    if there:
+        (tmp_path / "empty").mkdir()
+    result = checkout.doit("list", env={"FCBUILD_PROJECT": str(tmp_path / "empty")})
+    assert result.status == 1
+    assert "empty has no images/\n  hint: FCBUILD_PROJECT names its directory" in result.output
+
+
+def test_a_configuration_needs_nothing_that_is_built(checkout: Workspace, tmp_path: Path) -> None:
+    result = checkout.doit("config", "image=hello", env={"FCBUILD_STORE": str(tmp_path / "empty")})
+    assert result.status == 0
+    assert json.loads(result.output)["boot-source"]["kernel_image_path"] == "vmlinux"
 
 
 def test_a_store_that_cannot_be_written_is_named(checkout: Workspace, tmp_path: Path) -> None:

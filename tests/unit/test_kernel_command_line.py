@@ -8,7 +8,14 @@ import pytest
 
 from fcbuild import kernel_command_line
 from fcbuild.errors import VmmError
-from fcbuild.kernel_command_line import FIRECRACKER_X86, PLATFORMS, QEMU_VIRT, problem, split
+from fcbuild.kernel_command_line import (
+    FIRECRACKER_ARM,
+    FIRECRACKER_X86,
+    PLATFORMS,
+    QEMU_VIRT,
+    problem,
+    split,
+)
 
 CONTRACT = Path(kernel_command_line.__file__).with_name("guest") / "BOOT_CONTRACT.md"
 
@@ -20,6 +27,8 @@ def test_the_boot_contract_has_each_word_and_its_reason() -> None:
     loud = " ".join(word.text for word in FIRECRACKER_X86.verbose)
     text = " ".join(section.split())
     assert f"`{loud}`" in text
+    arm = " ".join(word.text for word in FIRECRACKER_ARM.words)
+    assert f"`{arm}`" in text and f"`{FIRECRACKER_ARM.appended[0].text}`" in text
     virt = " ".join(word.text for word in QEMU_VIRT.words)
     assert f"`{virt}`" in text
     assert f"`{' '.join(word.text for word in QEMU_VIRT.verbose)}`" in text

@@ -99,3 +99,31 @@ def test_a_detail_outside_of_a_step_is_not_shown() -> None:
 )
 def test_durations_are_as_people_read_them(seconds: float, text: str) -> None:
     assert progress.duration(seconds) == text
+
+
+def test_a_transfer_shows_how_far_it_is_and_how_long_it_will_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
+    meter = progress.Meter(100 << 20, done=20 << 20)
+    assert meter.text(100.0) == "[####................] 20 of 100 MiB (20%)"
+    meter.add(30 << 20)
+    assert meter.text(100.5) == "[##########..........] 50 of 100 MiB (50%)"
+    line = "[##########..........] 50 of 100 MiB (50%), 10.0 MiB/s, 5.0 s left"
+    assert meter.text(103.0) == line
+    meter.add(50 << 20)
+    assert meter.text(108.0).endswith("100 of 100 MiB (100%), 10.0 MiB/s, 0.0 s left")
+
+
+def test_a_transfer_of_nothing_is_none() -> None:
+    assert progress.Meter(0).text(0.0).endswith("0 of 0 MiB (0%)")
+
+
+def test_a_transfer_is_drawn_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.step("pushing"):
+        progress.Meter(10).add(5)
+    assert "[#" not in capsys.readouterr().err
+    with contextlib.redirect_stderr(Terminal()) as terminal, progress.step("pushing"):
+        progress.Meter(10).add(5)
+    assert "[##########..........]" in terminal.getvalue()
