@@ -15,7 +15,7 @@ from bench.counted import Rig
 from bench.trees import Trees, content
 from fcbuild import kconfig, progress
 
-TREE = "default"
+TREE, FORK = "default", "without"
 ADDED = "container"
 # Fragments without which nothing boots, or which are no choice.
 NEEDED = (
@@ -53,15 +53,17 @@ def table(trees: Trees, rig: Rig, words: str) -> Iterator[str]:
     """Yield the table's lines as they come."""
     directory = trees.spec.fragments[0].parent
     fragments = [path.read_text(encoding="utf-8") for path in trees.spec.fragments]
-    whole = _measured(trees, rig, words, "all", fragments)
+    whole = _measured(trees, rig, words, TREE, "all", fragments)
     yield "| group | content, KiB | vmlinux, KiB | boot, M instructions | memory, KiB |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     yield whole._replace(group=f"all of {TREE}", memory=0).row()
     for name, options in _groups(trees.spec.fragments).items():
         without = _without(fragments, options)
-        yield _difference(name, whole, _measured(trees, rig, words, name, without)).row()
+        trees.fork(TREE, FORK)
+        yield _difference(name, whole, _measured(trees, rig, words, FORK, name, without)).row()
     more = [*fragments, (directory / f"{ADDED}.config").read_text(encoding="utf-8")]
-    added = _measured(trees, rig, words, ADDED, more)
+    trees.fork(TREE, FORK)
+    added = _measured(trees, rig, words, FORK, ADDED, more)
     yield _difference(f"{ADDED} (more)", added, whole).row()
 
 
@@ -88,8 +90,10 @@ def _without(fragments: Sequence[str], options: Sequence[str]) -> list[str]:
     return [*kept, *(f"# CONFIG_{option} is not set" for option in options)]
 
 
-def _measured(trees: Trees, rig: Rig, words: str, name: str, fragments: Sequence[str]) -> Cost:
-    built = trees.build(TREE, "\n".join(fragments) + "\n", "allnoconfig")
+def _measured(
+    trees: Trees, rig: Rig, words: str, tree: str, name: str, fragments: Sequence[str]
+) -> Cost:
+    built = trees.build(tree, "\n".join(fragments) + "\n", "allnoconfig")
     with progress.step(f"booting without {name}"):
         count = rig.counted(built.vmlinux, "disk", words)
     size = built.vmlinux.stat().st_size

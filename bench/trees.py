@@ -9,6 +9,7 @@ The compilers' cache is that of the pipeline.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,11 @@ class Trees:
             self._run(script, name, tree, START=start or "", JOBS=str(self.workshop.jobs))
         text = (tree / ".config").read_text(encoding="utf-8")
         return Built(tree / "vmlinux.stripped", kconfig.options(text))
+
+    def fork(self, name: str, to: str) -> None:
+        """Copy a tree, so that what a config changes need not be changed back."""
+        shutil.rmtree(self.work / "trees" / to, ignore_errors=True)
+        shutil.copytree(self.work / "trees" / name, self.work / "trees" / to, symlinks=True)
 
     def cloud_config(self) -> str:
         """Return the config of the distribution's kernel for clouds, of the source's version.
