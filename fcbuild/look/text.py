@@ -29,7 +29,11 @@ def harmless(text: str) -> str:
 def _printing(character: str) -> str:
     if character.isprintable():
         return character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+    try:
+        content = character.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no byte of a name, but JSON's escapes make such ones, too
+        content = character.encode("utf-8", "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in content)
 
 
 def amount(size: int) -> str:

@@ -25,8 +25,7 @@ def judge(offer: Offer, registry: Registry, policy: Policy) -> list[Row]:
     rule = policy.rule(offer.reference)
     if rule is None:
         return [Row("policy", "failed", f"it says nothing of {offer.reference.name}")]
-    pieces = list(evidence.pieces(registry, offer.digest)) if rule.evidence else []
-    return verdict.judge(_published(offer), pieces, rule)
+    return verdict.judge(_published(offer), evidence.pieces(registry, offer.digest), rule)
 
 
 def insist(offer: Offer, registry: Registry, policy: Policy) -> None:

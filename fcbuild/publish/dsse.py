@@ -41,7 +41,13 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def sign(payload: bytes, key: PrivateKey, *, payload_type: str = statement.MEDIA_TYPE) -> bytes:
-    """Return the text of an envelope; the same payload and key give the same."""
+    """Return the text of an envelope; the same payload and key give the same. Raises EvidenceError
+    for what nobody would read."""
+    if len(payload) > statement.MAX_BYTES:
+        raise EvidenceError(
+            f"{len(payload) >> 20} MiB are more than one statement may have: "
+            f"{statement.MAX_BYTES >> 20} MiB"
+        )
     signature = key.sign(pae(payload_type, payload))
     return canonical(
         {

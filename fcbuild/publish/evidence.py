@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from fcbuild.build import base
-from fcbuild.errors import ArtifactError, EvidenceError
+from fcbuild.errors import ArtifactError, EvidenceError, RegistryError
 from fcbuild.fingerprint import Json, canonical
 from fcbuild.look import inventory
 from fcbuild.look.tree import Tree
@@ -43,8 +43,11 @@ from fcbuild.publish.verdict import Piece, Published
 from fcbuild.store import Store
 
 PREDICATE_TYPE = "in-toto.io/predicate-type"  # the annotation that others write as well
+_GONE = 404  # a registry's answer for what it has not
 _PROGRAM = "/.fcbuild/init"  # PID 1: guest/BOOT_CONTRACT.md, section 1
-MAX_PIECES = 100  # that are looked at; whoever may write to the repository may attach any number
+# What is looked at; whoever may write to the repository may attach any number.
+MAX_PIECES = 100
+MAX_BYTES = 64 << 20  # of all of them
 
 Predicates = Mapping[Kind, Json]
 
@@ -95,7 +98,7 @@ def attach(
     """
     artifact = Published(to.digest.partition(":")[2], about.files)
     rule = Rule("", about.image, (about.image,), {"": key.public}, KINDS)
-    rows = verdict.judge(artifact, list(pieces(registry, to.digest)), rule)
+    rows = verdict.judge(artifact, pieces(registry, to.digest), rule)
     known = {row.what for row in rows if row.outcome == "ok"}
     new = [kind for kind in KINDS if kind in said and kind not in known]
     for kind in new:
@@ -115,26 +118,22 @@ def attach_bundle(registry: Registry, to: Descriptor, bundle: bytes) -> Descript
 def pieces(registry: Registry, digest: str) -> Iterator[Piece]:
     """Yield what is attached to a manifest and could be evidence; digest: the manifest's.
 
-    By the layers' media types: what lists say of their entries is not always so. Raises
-    RegistryError, EvidenceError for more than anybody looks at.
+    By the layers' media types: what lists say of their entries is not always so. What is listed but
+    gone, or damaged, is left out: a verdict misses what it lacks. Raises RegistryError,
+    EvidenceError for more than anybody looks at.
     """
     listed = registry.referrers(digest)
     if len(listed) > MAX_PIECES:
-        raise EvidenceError(
-            f"{registry.reference.name}: {len(listed)} things are attached to {digest}",
-            hint=f"remove what is not evidence: at most {MAX_PIECES} are looked at",
-        )
+        raise _too_much(registry, digest, f"{len(listed)} things are attached to")
+    left = MAX_BYTES
     for entry in listed:
-        try:
-            descriptor, content = registry.manifest(entry.digest)
-            what = f"{registry.reference.name}@{entry.digest}"
-            found = oci.read(content, descriptor.media_type, what=what)
-        except ArtifactError:
-            continue  # it is none; a verdict misses what it lacks
-        if isinstance(found, Manifest):
-            for layer in found.layers:
-                if layer.media_type in {dsse.MEDIA_TYPE, keyless.MEDIA_TYPE}:
-                    yield Piece(layer.media_type, _content(registry, layer))
+        for layer in _layers(registry, entry):
+            if layer.media_type not in {dsse.MEDIA_TYPE, keyless.MEDIA_TYPE}:
+                continue
+            if (left := left - layer.size) < 0:
+                raise _too_much(registry, digest, f"more than {MAX_BYTES >> 20} MiB are with")
+            if (content := _content(registry, layer)) is not None:
+                yield Piece(layer.media_type, content)
 
 
 def _attach(
@@ -154,17 +153,41 @@ def _attach(
     return registry.attach(Manifest(media_type, config, (layer,), annotations, bare))
 
 
-def _content(registry: Registry, layer: Descriptor) -> bytes:
-    """Return a piece's bytes; none of one that is too large to be evidence."""
-    if layer.size > dsse.MAX_BYTES:
-        return b""
+def _layers(registry: Registry, entry: Descriptor) -> tuple[Descriptor, ...]:
+    """Return the layers of what is attached; none of what is no manifest, or gone."""
+    try:
+        found = registry.find(entry.digest)
+        if found is None:
+            return ()
+        descriptor, content = found
+        what = f"{registry.reference.name}@{entry.digest}"
+        document = oci.read(content, descriptor.media_type, what=what)
+    except ArtifactError:
+        return ()
+    return document.layers if isinstance(document, Manifest) else ()
+
+
+def _content(registry: Registry, layer: Descriptor) -> bytes | None:
+    """Return a piece's bytes, or None where they are gone or others."""
     with tempfile.TemporaryDirectory(prefix="fcbuild-evidence-") as directory:
         file = Path(directory) / "piece"
         try:
             registry.fetch(layer, file)
         except ArtifactError:
-            return b""
+            return None
+        except RegistryError as error:
+            if error.status == _GONE:
+                return None
+            raise
         return file.read_bytes()
+
+
+def _too_much(registry: Registry, digest: str, what: str) -> EvidenceError:
+    return EvidenceError(
+        f"{registry.reference.name}: {what} {digest}",
+        hint=f"remove what is no evidence: at most {MAX_PIECES} attachments are looked at, "
+        f"{MAX_BYTES >> 20} MiB of evidence",
+    )
 
 
 def _moved(store: Store, *recipes: Recipe) -> provenance.Moved:

@@ -24,7 +24,7 @@ PREDICATES: Mapping[Kind, str] = {
     "provenance": "https://slsa.dev/provenance/v1",
     "sbom": "https://cyclonedx.org/bom",
 }
-MAX_BYTES = 32 << 20  # of a statement; a bill of materials of 10,000 packages has 4 MiB
+MAX_BYTES = 16 << 20  # of a statement; a bill of materials of 10,000 packages has 4 MiB
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_SUBJECTS = 1000

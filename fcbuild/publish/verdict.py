@@ -7,7 +7,7 @@ whoever may write to the repository may attach anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from fcbuild.errors import EvidenceError, ToolMissing
@@ -57,7 +57,7 @@ class _Proven(NamedTuple):
     detail: str
 
 
-def judge(artifact: Published, pieces: Sequence[Piece], rule: Rule) -> list[Row]:
+def judge(artifact: Published, pieces: Iterable[Piece], rule: Rule) -> list[Row]:
     """Return what holds of what the rule asks for. Trusted is an artifact of which no row fails."""
     if not rule.evidence:
         return [Row("policy", "ok", f"{rule.where}: nothing is asked of {rule.pattern}")]
@@ -68,7 +68,8 @@ def judge(artifact: Published, pieces: Sequence[Piece], rule: Rule) -> list[Row]
             proven.append(_prove(piece, artifact, rule))
         except (EvidenceError, ToolMissing) as error:
             reasons.append(_shown(error.message))
-    signature = Row("signature", "failed", _lacking(reasons, pieces))
+    why = "; ".join(dict.fromkeys(reasons[:_REASONS]))
+    signature = Row("signature", "failed", why or "nothing is attached")
     if who := sorted({one.who for one in proven}):
         signature = Row("signature", "ok", f"by {', '.join(who)}")
     asked = f"{rule.where}: {', '.join(rule.evidence)} by {' or '.join(rule.signers)}"
@@ -88,10 +89,6 @@ def _row(kind: Kind, proven: Sequence[_Proven], reasons: Sequence[str], rule: Ru
     about = [reason for reason in reasons if reason.startswith(f"{kind}: ")]
     said = "; ".join(about[:_REASONS]).removeprefix(f"{kind}: ")
     return Row(kind, "failed", said or "nothing that counts is attached")
-
-
-def _lacking(reasons: Sequence[str], pieces: Sequence[Piece]) -> str:
-    return "; ".join(dict.fromkeys(reasons[:_REASONS])) if pieces else "nothing is attached"
 
 
 def _prove(piece: Piece, artifact: Published, rule: Rule) -> _Proven:

@@ -75,7 +75,10 @@ def witness(project: Project) -> Witness | None:
         return None
     from fcbuild.publish import key
 
-    return Witness(project, key.private(Path(path)))
+    found = key.private(Path(path))
+    if Path(path).stat().st_mode & 0o077:
+        progress.say(f"warning: key={path}: others may read it; chmod 600 {path}")
+    return Witness(project, found)
 
 
 def bundle(names: Sequence[str]) -> bytes | None:

@@ -81,6 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     built = checkout.doit("build", f"image={IMAGE}")
     assert built.status == 0, built.output
     (checkout.root / "key").write_bytes(private_bytes(ED25519, PrivateFormat.OpenSSH))
+    (checkout.root / "key").chmod(0o600)
     (checkout.root / "key.pub").write_bytes(SSH_PUBLIC)
     other = signer(b"\1" * 32)
     (checkout.root / "other.pub").write_bytes(
@@ -108,6 +109,7 @@ def published(place: Place) -> Place:
     done = place.doit("publish", f"image={IMAGE}", f"to={place.reference}", "key=key")
     assert done.status == 0, done.output
     assert signed(done) == f"signed boot, provenance, sbom {KEYID}"
+    assert "warning" not in done.output
     secret = (place.checkout.root / "key").read_text().splitlines()[2]
     assert secret not in done.output
     return place
@@ -269,7 +271,11 @@ def test_a_boot_without_a_policy_is_asked_for_nothing(published: Place) -> None:
 def test_what_was_published_unverified_lacks_a_boot(place: Place) -> None:
     receive(place, ok=False)
     to = place.registry.reference("team/unverified:1")
+    key = place.checkout.root / "key"
+    key.chmod(0o644)
     done = place.doit("publish", f"image={IMAGE}", f"to={to}", "key=key", "unverified=1")
+    key.chmod(0o600)
+    assert "warning: key=key: others may read it" in done.output
     assert done.status == 0, done.output
     assert signed(done) == f"signed provenance, sbom {KEYID}"
     found = place.doit("verify-artifact", f"from={to}", "key=key.pub", "--json")

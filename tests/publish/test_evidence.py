@@ -104,6 +104,21 @@ def test_more_than_anybody_looks_at_is_refused(
     evidence.attach(registry, to, image(), said(), signer())
     with pytest.raises(EvidenceError, match="4 things are attached"):
         list(evidence.pieces(registry, to.digest))
+    monkeypatch.setattr(evidence, "MAX_PIECES", 4)
+    monkeypatch.setattr(evidence, "MAX_BYTES", 1000)
+    with pytest.raises(EvidenceError, match="more than 0 MiB are with"):
+        list(evidence.pieces(registry, to.digest))
+
+
+def test_what_is_listed_but_gone_hides_nothing(registry: Registry, hub: Running) -> None:
+    to = artifact(registry)
+    gone = evidence._attach(registry, to, dsse.MEDIA_TYPE, b"a manifest gone", "gone.json")
+    evidence._attach(registry, to, dsse.MEDIA_TYPE, b"a layer gone", "gone.json")
+    evidence.attach(registry, to, image(), said(), signer())
+    for digest in (gone.digest, oci.sha256(b"a layer gone")):
+        sha256 = digest.partition(":")[2]
+        shutil.rmtree(hub.files / f"docker/registry/v2/blobs/sha256/{sha256[:2]}/{sha256}")
+    assert set(outcomes(registry, to).values()) == {"ok"}
 
 
 def test_evidence_that_is_altered_where_it_is_kept_is_none(

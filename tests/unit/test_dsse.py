@@ -23,7 +23,7 @@ from securesystemslib.dsse import Envelope as OtherEnvelope
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
 from fcbuild.errors import EvidenceError, SpecError
-from fcbuild.publish import dsse, key
+from fcbuild.publish import dsse, key, statement
 from fcbuild.publish.key import PrivateKey
 
 PAYLOAD = b'{"_type":"x"}\n'
@@ -157,6 +157,12 @@ SIGNATURE = {"sig": base64.b64encode(b"\0" * 64).decode()}
 def test_what_is_no_envelope_is_refused(text: bytes, said: str) -> None:
     with pytest.raises(EvidenceError, match=said):
         dsse.parse(text)
+
+
+def test_what_nobody_would_read_is_not_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statement, "MAX_BYTES", 10)
+    with pytest.raises(EvidenceError, match="more than one statement may have"):
+        dsse.sign(PAYLOAD, signer())
 
 
 def test_an_envelope_of_an_absurd_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ def shown(root: Tree, path: str | None = None, *, as_json: bool = False) -> str:
         ("new\nline", r"new\x0aline"),
         ("back\\x0aslash", r"back\\x0aslash"),
         ("\udcff", r"\xff"),
+        ("\ud800", r"\xed\xa0\x80"),
         ("\u202eevil", r"\xe2\x80\xaeevil"),
         ("\x9b1m", r"\xc2\x9b1m"),
     ],

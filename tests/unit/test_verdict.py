@@ -6,6 +6,7 @@ import json
 import sys
 import types
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -161,6 +162,31 @@ def test_what_strangers_wrote_does_nothing_to_a_terminal() -> None:
     envelope["signatures"][0]["keyid"] = "\x1b[2J" + "x" * 10_000
     shown = failed([Piece(dsse.MEDIA_TYPE, json.dumps(envelope).encode())])["signature"]
     assert shown.isprintable() and len(shown) < 400
+
+
+ODD: Any = [None, True, -1, 10**30, "", "\ud800", "\0", [], {}, [[]], {"a": 1}, "PASSED"]
+
+
+def mutated(value: Any, random: Random) -> Any:
+    """Return a JSON value with some of its parts missing, twice, or replaced by odd ones."""
+    if random.random() < 0.08:
+        return random.choice(ODD)
+    if isinstance(value, dict):
+        kept = {key: one for key, one in value.items() if random.random() > 0.05}
+        return {key: mutated(one, random) for key, one in kept.items()}
+    if isinstance(value, list):
+        return [mutated(one, random) for one in value[:4] for _ in range(random.choice([1, 1, 2]))]
+    return value
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_no_statement_is_so_odd_that_it_is_more_than_a_reason(seed: int) -> None:
+    random = Random(seed)
+    whole_statement = json.loads(dsse.parse(random.choice(whole()).content).payload)
+    text = json.dumps(mutated(whole_statement, random)).encode()
+    rows = verdict.judge(ARTIFACT, [Piece(dsse.MEDIA_TYPE, dsse.sign(text, OURS))], RULE)
+    assert all(row.detail.isprintable() for row in rows)
+    assert not all(row.outcome == "ok" for row in rows)
 
 
 # Sigstore
