@@ -171,7 +171,7 @@ def task__agent() -> dict[str, Any]:
 )
 def task_test(unit: bool) -> dict[str, Any]:  # noqa: FBT001 (doit passes it by name)
     """run the tests (--unit: only the fast ones)"""
-    return project.test(unit=unit)
+    return tasks.test(project, unit=unit)
 
 
 def task_lint() -> dict[str, Any]:

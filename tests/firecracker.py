@@ -2,13 +2,14 @@
 run guests: the real one, in the emulated KVM host.
 
 That host is given its files when it starts: what `files` names, and the drives in the directory of
-the API socket.
+the API socket; and it makes the TAP device that TAP names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -67,6 +68,7 @@ def main(words: dict[str, str], args: list[str]) -> None:
             files=[file for file in files if file.suffix != ".ext4"],
             memory_mib=256,
             vcpus=1,
+            tap=os.environ.get("TAP"),
         )
     )
     with contextlib.ExitStack() as ends:

@@ -86,7 +86,12 @@ def of(spec: ImageSpec, kernel: Artifact, rootfs: Artifact) -> Bundle:
 
 
 def built(plan: Plan, store: Store, name: str) -> Bundle:
-    """Return the bundle of an image as it is now; its files are held, and as they were built.
+    """Return the bundle of an image as it is now. Raises what `parts` does, and VmmError."""
+    return of(plan.specs.images[name], *parts(plan, store, name))
+
+
+def parts(plan: Plan, store: Store, name: str) -> tuple[Artifact, Artifact]:
+    """Return kernel and root filesystem of an image as it is now, held, and as they were built.
 
     Raises SpecError for a base, ImageError for what is not built, StoreError for what is damaged.
     """
@@ -95,15 +100,13 @@ def built(plan: Plan, store: Store, name: str) -> Bundle:
             [f"{name} is a base for other images: it is no microVM"],
             hint=f"images that are: {', '.join(plan.bootable())}",
         )
-    spec = plan.specs.images[name]
-    recipes = (plan.kernel(spec.kernel), plan.rootfs(name))
-    if missing := [str(recipe) for recipe in recipes if store.find(recipe) is None]:
+    kernel, rootfs = plan.kernel(plan.specs.images[name].kernel), plan.rootfs(name)
+    if missing := [str(recipe) for recipe in (kernel, rootfs) if store.find(recipe) is None]:
         raise ImageError(
             f"{name}, as it is now, is not built: the store has no {' and no '.join(missing)}",
             hint=f"doit build image={name} makes it",
         )
-    kernel, rootfs = map(store.need, recipes)
-    return of(spec, kernel, rootfs)
+    return store.need(kernel), store.need(rootfs)
 
 
 def places(spec: ImageSpec) -> dict[str, str]:

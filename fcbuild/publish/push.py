@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fcbuild import progress
-from fcbuild.errors import ArtifactError, PublishRefused, SpecError
+from fcbuild.errors import ArtifactError, PublishRefused, RegistryError, SpecError
 from fcbuild.publish import bundle, oci, pack
 from fcbuild.publish.bundle import Bundle, File
 from fcbuild.publish.oci import Descriptor, Index, Manifest
@@ -25,6 +25,7 @@ from fcbuild.publish.registry import Registry
 
 FINGERPRINT = "fp-"  # how tags begin that are never moved
 _DIGITS = 32
+_ATTEMPTS = 5  # at a tag that others may move, too
 _UNVERIFIED_TAG = "-unverified"
 
 
@@ -86,13 +87,11 @@ def publish(
         manifest = found
         layers = tuple(Layer(layer, pushed=False) for layer in manifest.layers)
     entry = manifest.entry(image.arch)
-    longer = index.with_entry(entry)
-    if longer != index:
-        registry.put(longer.document(), oci.INDEX, to.version)
     before = index.entry(image.arch)
+    index = _lead(registry, to, index, image.arch, entry)
     return Published(
         to,
-        oci.sha256(longer.document()),
+        oci.sha256(index.document()),
         manifest.descriptor(),
         fixed,
         layers,
@@ -147,6 +146,17 @@ def _existing(registry: Registry, to: Reference) -> Index:
         return document
     _insist(document, to)
     return Index(())
+
+
+def _lead(registry: Registry, to: Reference, index: Index, arch: str, entry: Descriptor) -> Index:
+    """Have a tag's index lead to a manifest; return it. index: what it was a moment ago. Another
+    architecture may be published at the same time, so it is looked at once more."""
+    for _ in range(_ATTEMPTS):
+        if index.entry(arch) == entry:
+            return index
+        registry.put(index.with_entry(entry).document(), oci.INDEX, to.version)
+        index = _existing(registry, to)
+    raise RegistryError(f"{to}: others move it all the time", hint="try again")
 
 
 def _insist(document: Manifest | Index, to: Reference) -> None:

@@ -29,7 +29,7 @@ from fcbuild.publish import reference
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
 from fcbuild.tasks import command_line, commands, exports, releases, trust
-from fcbuild.tasks.action import act, asked, python
+from fcbuild.tasks.action import act, asked
 
 if TYPE_CHECKING:
     from fcbuild.build.pipeline import Pipeline
@@ -38,15 +38,13 @@ if TYPE_CHECKING:
 
 Task = dict[str, Any]
 
-_TEST_PROCESSES = 2
-
 # doit would collect what a task prints until it ends, and mix up tasks that run side by side.
-_OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
+OPEN: Task = {"io": {"capture": False}, "verbosity": 2}
 
 
 def _command(function: Callable[..., Any], *args: Any) -> Task:
     """A task that does its work each time it is asked for."""
-    return {"actions": [partial(act, function, *args)], "uptodate": [False], **_OPEN}
+    return {"actions": [partial(act, function, *args)], "uptodate": [False], **OPEN}
 
 
 class Project:
@@ -159,7 +157,7 @@ class Project:
             return self.boot_published(self.source)
         bases = [name for name in self.to_boot if name not in self.plan.bootable()]
         if bases:
-            return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **_OPEN}
+            return {"actions": [partial(act, self.refuse, bases)], "uptodate": [False], **OPEN}
         kernels = {self.plan.specs.images[name].kernel for name in self.to_boot}
         firecracker = any(self.plan.specs.images[name].arch == X86_64 for name in self.to_boot)
         host = self.host_tasks() if firecracker else []
@@ -171,7 +169,7 @@ class Project:
                 *(f"rootfs:{name}" for name in self.to_boot),
             ],
             "uptodate": [False],
-            **_OPEN,
+            **OPEN,
         }
 
     def boot_published(self, source: str) -> Task:
@@ -181,7 +179,7 @@ class Project:
             "actions": [partial(act, releases.boot, self, source)],
             "task_dep": self.host_tasks(),
             "uptodate": [False],
-            **_OPEN,
+            **OPEN,
         }
 
     def verify_artifact(self, *, as_json: bool) -> Task:
@@ -223,14 +221,14 @@ class Project:
                 "doc": f"container image: {image.description}",
                 "actions": [partial(act, self.make_image, name)],
                 "setup": [f"_image:{up}" for up in self.plan.upon(name)],
-                **_OPEN,
+                **OPEN,
                 "uptodate": [partial(asked, partial(self.image_held, name))],
             }
 
     def toolchain(self) -> Task:
         return {
             "actions": [partial(act, lambda: self.pipeline.toolchain() and None)],
-            **_OPEN,
+            **OPEN,
             "uptodate": [partial(asked, lambda: self.held(self.plan.toolchain))],
         }
 
@@ -250,7 +248,7 @@ class Project:
         return {
             "actions": [partial(act, make)],
             "setup": ["_toolchain"],
-            **_OPEN,
+            **OPEN,
             "uptodate": [partial(asked, current)],
         }
 
@@ -284,13 +282,6 @@ class Project:
 
     def fsck(self, *, dry_run: bool, as_json: bool) -> Task:
         return _command(commands.fsck, self, dry_run, as_json)
-
-    def test(self, *, unit: bool) -> Task:
-        prepare = [] if unit else [partial(act, commands.prepare_tests, self)]
-        # Two at a time, because a boot test mostly waits; a file's tests share what they set up.
-        argv = ["-m", "pytest", "-n", str(_TEST_PROCESSES), "--dist", "loadfile"]
-        pytest = partial(act, python, *argv, "tests/unit" if unit else "tests")
-        return {"actions": [*prepare, pytest], "uptodate": [False], **_OPEN}
 
     def product(
         self,
@@ -343,7 +334,7 @@ class Project:
             "actions": [partial(act, run)],
             "setup": setup,
             "targets": [str(at)],
-            **_OPEN,
+            **OPEN,
             "uptodate": [partial(asked, current)],
             "meta": meta,
             "clean": [partial(at.unlink, missing_ok=True)],
@@ -403,17 +394,3 @@ class Project:
             ],
             hint=f"bootable: {', '.join(self.plan.bootable())}",
         )
-
-
-def lint() -> Task:
-    """The task that checks style and types."""
-    commands = [
-        ("-m", "ruff", "check", "."),
-        ("-m", "ruff", "format", "--check", "."),
-        ("-m", "mypy"),
-    ]
-    return {
-        "actions": [partial(act, python, *command) for command in commands],
-        "uptodate": [False],
-        **_OPEN,
-    }

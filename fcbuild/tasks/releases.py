@@ -126,11 +126,8 @@ def _verified() -> bool:
 def _bundle(project: Project, name: str, *, verified: bool) -> Bundle:
     from fcbuild.publish import bundle, proof
 
-    if name not in project.plan.bootable():
-        project.refuse([name])
     spec = project.plan.specs.images[name]
-    kernel = project.store.need(project.plan.kernel(spec.kernel))
-    rootfs = project.store.need(project.plan.rootfs(name))
+    kernel, rootfs = bundle.parts(project.plan, project.store, name)
     if verified:
         proof.check(project.artifacts / "receipts" / f"{name}.json", spec, kernel, rootfs)
     return bundle.of(spec, kernel, rootfs)

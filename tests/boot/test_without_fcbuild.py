@@ -21,6 +21,7 @@ from fcbuild.plan import KVM_HOST
 from fcbuild.publish import bundle
 from fcbuild.spec import HttpCheck
 from fcbuild.tasks import Project
+from fcbuild.vmm import tap
 from fcbuild.vmm.link import FORWARD, dial_vsock, read_line
 from tests import firecracker
 from tests.workspace import STORE, Workspace
@@ -58,6 +59,8 @@ def running(script: Path, project: Project, short_dir: Path) -> Iterator[subproc
             "FIRECRACKER": str(named),
             "TMPDIR": str(short_dir),
             "http_proxy": "http://192.0.2.1:9",
+            # This machine may have no such device; an emulated host makes one.
+            **({"TAP": tap.EMULATED} if project.emulated else {}),
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

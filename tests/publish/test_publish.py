@@ -138,6 +138,31 @@ def test_each_architecture_has_its_place_under_one_tag(yard: Yard, to: str) -> N
     )
 
 
+def test_two_that_publish_at_the_same_time_lose_nothing(
+    yard: Yard, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aarch64(yard)
+    arm = yard.publish(beside(to, "", "other"), "arm")
+    put = Registry.put
+    raced: list[bool] = []
+
+    def race(self: Registry, content: bytes, media_type: str, version: str) -> bool:
+        done = put(self, content, media_type, version)
+        if version == "1" and not raced:  # one that has not seen ours
+            other = Index((Descriptor(oci.MANIFEST, *arm.manifest[1:3], {}, None, "arm64"),))
+            raced.append(put(self, other.document(), oci.INDEX, version))
+        return done
+
+    monkeypatch.setattr(Registry, "put", race)
+    x86 = yard.publish(to)
+    assert raced
+    with Registry(parse(to)) as registry:
+        descriptor, content = registry.manifest("1")
+        index = oci.read(content, oci.INDEX, what="it")
+    assert isinstance(index, Index) and descriptor.digest == x86.digest
+    assert [entry.digest for entry in index.manifests] == [x86.manifest.digest, arm.manifest.digest]
+
+
 def container(registry: Registry, tag: str) -> None:
     """Push a container image."""
     kind = "application/vnd.oci.image.config.v1+json"

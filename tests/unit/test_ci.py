@@ -130,7 +130,7 @@ def test_the_action_says_what_its_inputs_are_and_uses_all() -> None:
     text = json.dumps(action["runs"])
     for name, described in action["inputs"].items():
         assert described["description"] and "default" in described
-        assert f"inputs.{name} " in text
+        assert f"inputs.{name} " in text, name
     assert all(step["shell"] == "bash" for step in action["runs"]["steps"])
 
 
@@ -167,6 +167,11 @@ def published(at: Path, *images: str, **env: str) -> tuple[int, list[str]]:
 def test_images_boot_and_then_go_below_one_place(publish: Path) -> None:
     status, calls = published(publish, "b", PUBLISH_TO="localhost:5000/team", PUBLISH_TAG="v1")
     assert (status, calls) == (0, ["boot publish image=b to=localhost:5000/team/b:v1"])
+
+
+def test_what_is_published_is_signed_when_there_is_a_key(publish: Path) -> None:
+    _, calls = published(publish, "b", PUBLISH_TO="localhost:5000/x", PUBLISH_KEY="/a key")
+    assert calls == ["boot publish image=b to=localhost:5000/x/b:latest key=/a key"]
 
 
 def test_without_a_place_they_only_boot_and_without_names_all_do(publish: Path) -> None:
