@@ -20,6 +20,7 @@ from fcbuild.publish.policy import KINDS, Rule
 from fcbuild.publish.registry import Registry
 from fcbuild.publish.verdict import Published
 from fcbuild.store import Store
+from tests.faults import Proxy
 from tests.publish.test_publish import aarch64
 from tests.publish.yard import Yard
 from tests.registry import Registry as Running
@@ -63,6 +64,17 @@ def test_what_is_attached_is_found_and_counts(registry: Registry) -> None:
     assert outcomes(registry, to)["signature"] == "failed"
     evidence.attach(registry, to, image(), said(), signer())
     assert set(outcomes(registry, to).values()) == {"ok"}
+
+
+def test_a_registry_that_keeps_lists_of_its_own_serves_as_well(
+    proxy: Proxy, repository: str
+) -> None:
+    proxy.lists = True
+    with Registry(reference.parse(f"{proxy.host}/{repository}"), push=True) as registry:
+        to = artifact(registry)
+        evidence.attach(registry, to, image(), said(), signer())
+        assert set(outcomes(registry, to).values()) == {"ok"}
+        assert registry.find(to.digest.replace(":", "-")) is None  # no list under the tag
 
 
 def test_attaching_twice_leaves_the_same(registry: Registry) -> None:
