@@ -26,7 +26,8 @@ ZSTD = "+zstd"  # the suffix of a media type
 _WORKERS = 4  # at most: each has a buffer of its own
 _MAX_WINDOW = 26  # log2 of what a frame may have us keep in memory
 _CHUNK = 1 << 20
-_ZEROS = bytes(_CHUNK)
+_HOLE = 64 << 10  # bytes of zeros that are not written
+_ZEROS = bytes(_HOLE)
 
 
 class Blob(NamedTuple):
@@ -125,14 +126,11 @@ class Sparse:
         if self._at + len(piece) > self._size:
             raise ArtifactError(f"it holds more than the {self._size} bytes that it should")
         self._hash.update(piece)
-        view, at = memoryview(piece), self._at
-        while view:
-            part = view[: 64 << 10]
+        for start in range(0, len(piece), _HOLE):
+            part = piece[start : start + _HOLE]
             if part != _ZEROS[: len(part)]:
-                os.pwrite(self._descriptor, part, at)
-            at += len(part)
-            view = view[len(part) :]
-        self._at = at
+                os.pwrite(self._descriptor, part, self._at + start)
+        self._at += len(piece)
         self._meter.add(len(piece))
 
     def finish(self, digest: str, name: str) -> None:
