@@ -11,10 +11,30 @@ from typing import TextIO
 from fcbuild.errors import ArtifactError, NotTrusted
 from fcbuild.look.text import amount, plural
 from fcbuild.publish import evidence, oci, pack, pull, verdict
+from fcbuild.publish.oci import Index
 from fcbuild.publish.policy import Policy
 from fcbuild.publish.pull import Offer
 from fcbuild.publish.registry import Registry
 from fcbuild.publish.verdict import Published, Row
+
+
+def offers(registry: Registry) -> list[Offer]:
+    """Return what a registry has under its reference: an image for each architecture.
+
+    Raises RegistryError, ArtifactError.
+    """
+    reference = registry.reference
+    descriptor, content = registry.manifest(reference.version)
+    found = oci.read(content, descriptor.media_type, what=str(reference))
+    if not isinstance(found, Index):
+        return [pull.resolve(registry)]
+    listed = []
+    for entry in found.manifests:
+        with Registry(reference.pinned(entry.digest)) as one:
+            listed.append(pull.resolve(one))
+    if not listed:
+        raise ArtifactError(f"{reference}: an index of nothing")
+    return listed
 
 
 def judge(offer: Offer, registry: Registry, policy: Policy) -> list[Row]:
@@ -62,11 +82,12 @@ def digests(offer: Offer, registry: Registry, scratch: Path) -> Row:
     return Row("digests", "ok", f"{read}, as the manifest says")
 
 
-def show(offer: Offer, rows: Sequence[Row], *, as_json: bool, out: TextIO) -> None:
+def show(found: Sequence[tuple[Offer, list[Row]]], *, as_json: bool, out: TextIO) -> None:
     """Write what was found, for people or as JSON."""
     if as_json:
-        print(json.dumps(document(offer, rows)), file=out)
-    else:
+        print(json.dumps([document(offer, rows) for offer, rows in found]), file=out)
+        return
+    for offer, rows in found:
         out.writelines(f"{line}\n" for line in lines(offer, rows))
 
 
@@ -77,7 +98,7 @@ def document(offer: Offer, rows: Sequence[Row]) -> dict[str, object]:
         "digest": offer.digest,
         "image": offer.spec.name,
         "arch": offer.spec.arch,
-        "trusted": trusted(rows),
+        "trusted": not failed(rows),
         "rows": [row._asdict() for row in rows],
     }
 
@@ -91,9 +112,9 @@ def lines(offer: Offer, rows: Sequence[Row]) -> Iterator[str]:
         yield f"{row.what:<{what}}  {row.outcome:<{outcome}}  {row.detail}".rstrip()
 
 
-def trusted(rows: Sequence[Row]) -> bool:
-    """Return whether nothing failed."""
-    return all(row.outcome != "failed" for row in rows)
+def failed(rows: Sequence[Row]) -> list[str]:
+    """Return what failed; nothing for what is trusted."""
+    return [row.what for row in rows if row.outcome == "failed"]
 
 
 def _published(offer: Offer) -> Published:

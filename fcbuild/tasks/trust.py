@@ -127,8 +127,9 @@ def insist(project: Project, offer: Offer, registry: Registry) -> None:
 
 
 def verify_artifact(project: Project, as_json: bool) -> None:  # noqa: FBT001 (doit's way to pass it)
-    """Show what holds of an image in a registry. Raises NotTrusted where something does not."""
-    from fcbuild.publish import audit, pull, reference
+    """Show what holds of what a registry has, for every architecture. Raises NotTrusted where
+    something does not."""
+    from fcbuild.publish import audit, reference
     from fcbuild.publish import policy as policies
     from fcbuild.publish.registry import Registry
 
@@ -145,14 +146,25 @@ def verify_artifact(project: Project, as_json: bool) -> None:  # noqa: FBT001 (d
         Registry(source) as registry,
         tempfile.TemporaryDirectory(prefix="verify-", dir=project.artifacts) as scratch,
     ):
-        offer = pull.resolve(registry)
-        rows = audit.judge(offer, registry, asked)
-        rows.append(audit.digests(offer, registry, Path(scratch)))
+        found = [
+            (
+                offer,
+                [
+                    *audit.judge(offer, registry, asked),
+                    audit.digests(offer, registry, Path(scratch)),
+                ],
+            )
+            for offer in audit.offers(registry)
+        ]
     with quiet_pipe():
-        audit.show(offer, rows, as_json=as_json, out=sys.stdout)
-    if not audit.trusted(rows):
-        wrong = [row.what for row in rows if row.outcome == "failed"]
-        raise NotTrusted(f"{offer.reference} is not trusted: {', '.join(wrong)}")
+        audit.show(found, as_json=as_json, out=sys.stdout)
+    wrong = [
+        f"{offer.reference} is not trusted: {', '.join(audit.failed(rows))}"
+        for offer, rows in found
+        if audit.failed(rows)
+    ]
+    if wrong:
+        raise NotTrusted("\n".join(wrong))
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -125,12 +125,19 @@ def title(result: Result) -> str:
 
 
 def document(result: Result) -> Any:
-    (found,) = (text for text in result.output.splitlines() if text.startswith("{"))
+    """Return the JSON that a command has printed."""
+    (found,) = (text for text in result.output.splitlines() if text[:1] in "[{")
     return json.loads(found)
 
 
+def verdict(result: Result) -> Any:
+    """Return what was found of the one architecture."""
+    (found,) = document(result)
+    return found
+
+
 def rows(result: Result) -> Any:
-    found = document(result)
+    found = verdict(result)
     return {row["what"]: (row["outcome"], row["detail"]) for row in found["rows"]}
 
 
@@ -145,7 +152,7 @@ def test_what_was_signed_passes_with_its_key(published: Place) -> None:
     ]
     assert "firecracker 1.12.1, KVM emulated, boot; signed by key.pub" in done.output
     found = published.verify("key=key.pub", "--json")
-    known = document(found)
+    known = verdict(found)
     assert known["trusted"] is True
     assert known["reference"] == f"{published.reference}@{known['digest']}"
 
@@ -174,7 +181,7 @@ def test_without_a_word_on_whom_to_trust_nothing_is_verified(published: Place) -
 
 def said(place: Place) -> dict[str, Any]:
     """Return what is said of the image in the registry: predicates by kind."""
-    manifest = document(place.verify("key=key.pub", "--json"))["digest"]
+    manifest = verdict(place.verify("key=key.pub", "--json"))["digest"]
     with Client(reference.parse(place.reference)) as registry:
         texts = [dsse.parse(piece.content).payload for piece in evidence.pieces(registry, manifest)]
     statements = map(statement.parse, texts)

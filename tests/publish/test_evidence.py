@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 
-from fcbuild.errors import EvidenceError
+from fcbuild.errors import EvidenceError, NotTrusted
 from fcbuild.fingerprint import Json
-from fcbuild.publish import dsse, evidence, keyless, oci, reference, sbom, verdict
+from fcbuild.publish import audit, dsse, evidence, keyless, oci, policy, reference, sbom, verdict
 from fcbuild.publish.evidence import Predicates
 from fcbuild.publish.oci import Descriptor, Index, Manifest
 from fcbuild.publish.policy import KINDS, Rule
 from fcbuild.publish.registry import Registry
 from fcbuild.publish.verdict import Published
+from fcbuild.store import Store
+from tests.publish.test_publish import aarch64
+from tests.publish.yard import Yard
 from tests.registry import Registry as Running
 from tests.unit.test_dsse import signer
 from tests.unit.test_sbom import bom, image
@@ -178,3 +181,26 @@ def test_a_bundle_is_looked_at_before_it_is_attached() -> None:
             keyless.look(json.dumps(document).encode(), "a.json")
     with pytest.raises(EvidenceError, match=r"a\.json: not JSON"):
         keyless.look(b"[", "a.json")
+
+
+def test_every_architecture_of_an_index_is_looked_at(
+    checkout: Path, tmp_path: Path, hub: Running, repository: str
+) -> None:
+    (checkout / "images/tool/image.toml").write_text('kernel = "tiny"\n')
+    yard = Yard(checkout, Store(tmp_path / "store"))
+    aarch64(yard)
+    for name in ("tool", "arm"):
+        yard.publish(hub.reference(f"{repository}:1"), name)
+    with Registry(reference.parse(hub.reference(f"{repository}:1")), push=True) as registry:
+        offers = audit.offers(registry)
+        assert {offer.spec.arch for offer in offers} == {"x86_64", "aarch64"}
+        (alone,) = audit.offers(Registry(offers[0].reference))
+        assert alone == offers[0]
+        asked = policy.of_key(signer().public, "key.pub")
+        for offer in offers:
+            assert audit.failed(audit.judge(offer, registry, asked)) == ["signature", *KINDS]
+            assert audit.digests(offer, registry, tmp_path).outcome == "ok"
+            with pytest.raises(NotTrusted, match="boot: nothing that counts is attached"):
+                audit.insist(offer, registry, asked)
+        elsewhere = policy.Policy(())
+        assert audit.failed(audit.judge(offers[0], registry, elsewhere)) == ["policy"]
