@@ -111,6 +111,9 @@ def handle(request: BaseHTTPRequestHandler, running: Proxy) -> None:
     """Answer one request."""
     path = request.path
     given = request.headers.get("Authorization", "")
+    if path.startswith("/token") and (fault := running.take(request.command, path)):
+        _answer(request, fault.status or 500, b"{}")
+        return
     if path.startswith("/token"):
         length = int(request.headers.get("Content-Length") or 0)
         form = request.rfile.read(length).decode()

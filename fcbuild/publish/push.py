@@ -100,8 +100,9 @@ def publish(
 
 
 def fingerprint_tag(image: Bundle, *, verified: bool) -> str:
-    """Return the tag that stands for an image's inputs and bytes: its document has both."""
-    digits = hashlib.sha256(image.document).hexdigest()[:_DIGITS]
+    """Return the tag that stands for an image's inputs, which its document names, and its bytes."""
+    files = "".join(f"{file.title} {file.media_type} {file.digest}\n" for file in image.files)
+    digits = hashlib.sha256(files.encode()).hexdigest()[:_DIGITS]
     return f"{FINGERPRINT}{digits}{'' if verified else _UNVERIFIED_TAG}"
 
 

@@ -34,6 +34,7 @@ PATIENCE = Patience()
 _USER_AGENT = "fcbuild"
 _MAX_REDIRECTS = 5
 _AGAIN = {429, 500, 502, 503, 504}
+_NO_PROXIES: dict[str, Any] = {"http": None, "https": None, "all": None}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _CHALLENGE = re.compile(r'([a-z_]+)="([^"]*)"', re.IGNORECASE)
 
@@ -151,10 +152,10 @@ class Transport:
                 if answer.status_code != 401 or logins == 2:
                     return self._settled(answer)
                 # Once because a token is wanted, once more because one has run out.
-                logins += 1
                 challenge = answer.headers.get("WWW-Authenticate", "")
                 answer.close()
                 self._log_in(challenge)
+                logins += 1
             except Interrupted as error:
                 if not again:
                     raise
@@ -188,30 +189,35 @@ class Transport:
     def _once(
         self, method: str, url: str, body: bytes | Body | None, headers: Mapping[str, str]
     ) -> requests.Response:
-        own = dict(headers)
+        # Always one of ours, or requests would take what it finds in ~/.netrc.
+        authorization = self._authorization if self._is_own(url) else ""
         with contextlib.ExitStack() as opened:
             data: Any = body
             if body is not None and not isinstance(body, bytes):
                 file = opened.enter_context(body.path.open("rb"))
                 data = Sending(file, body.size, self.patience.deadline(body.size))
             try:
-                return self._session.request(
-                    method,
-                    url,
-                    data=data,
-                    headers=own,
-                    # Always one of ours, or requests would take what it finds in ~/.netrc.
-                    auth=_Authorization(self._authorization if self._is_own(url) else ""),
-                    timeout=(self.patience.connect_s, self.patience.silence_s),
-                    allow_redirects=False,
-                    stream=True,
-                )
+                return self._request(method, url, authorization, data=data, headers=dict(headers))
             except requests.exceptions.SSLError as error:
                 raise self._untrusted(error) from error
             except ValueError as error:  # a URL that is none
                 raise RegistryError(f"{self._host} cannot be asked: {reason(error)}") from error
             except _TROUBLE as error:
                 raise Interrupted(f"{self._host} does not answer: {reason(error)}") from error
+
+    def _request(self, method: str, url: str, authorization: str, **more: Any) -> requests.Response:
+        """Make one request. Raises what requests does."""
+        return self._session.request(
+            method,
+            url,
+            auth=_Authorization(authorization),
+            timeout=(self.patience.connect_s, self.patience.silence_s),
+            allow_redirects=False,
+            stream=True,
+            # The environment's proxy has no business on this machine.
+            proxies=_NO_PROXIES if loopback(urlsplit(url).netloc) else None,
+            **more,
+        )
 
     def _pieces(self, answer: requests.Response, deadline: float) -> Iterator[bytes]:
         """Yield what comes, as it comes: who sends a byte now and then is not waited for."""
@@ -241,12 +247,7 @@ class Transport:
         if not loopback(self._host):
             return "http"  # which was asked for
         try:
-            with self._session.head(
-                f"http://{self._host}/v2/",
-                timeout=(self.patience.connect_s, self.patience.silence_s),
-                allow_redirects=False,
-                auth=_Authorization(""),
-            ) as answer:
+            with self._request("HEAD", f"http://{self._host}/v2/", "") as answer:
                 # What servers with TLS answer to who talks without.
                 return "https" if answer.status_code == 400 else "http"
         except requests.exceptions.RequestException as error:
@@ -289,7 +290,6 @@ class Transport:
         self._permit(realm)
         # What we are going to do, whatever the first request of it was.
         wanted = {"service": told.get("service", ""), "scope": self._scope}
-        timeout = (self.patience.connect_s, self.patience.silence_s)
         try:
             if login and login.token:
                 form = {
@@ -298,23 +298,10 @@ class Transport:
                     "refresh_token": login.token,
                     "client_id": _USER_AGENT,
                 }
-                answer = self._session.post(
-                    realm,
-                    data=form,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    stream=True,
-                    auth=_Authorization(""),
-                )
+                answer = self._request("POST", realm, "", data=form)
             else:
-                answer = self._session.get(
-                    realm,
-                    params=wanted,
-                    timeout=timeout,
-                    allow_redirects=False,
-                    stream=True,
-                    auth=_Authorization(login.basic if login else ""),
-                )
+                basic = login.basic if login else ""
+                answer = self._request("GET", realm, basic, params=wanted)
         except _TROUBLE as error:
             raise Interrupted(
                 f"{urlsplit(realm).netloc}, which gives tokens for {self._host}, does not answer: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from doit import get_var
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from fcbuild.publish.push import Published
     from fcbuild.publish.registry import Registry
     from fcbuild.tasks.project import Project
+
+_MAX_NAME = 150  # characters of a reference in the name of a file
 
 
 def publish(project: Project) -> None:
@@ -64,7 +67,6 @@ def publish(project: Project) -> None:
 
 def boot(project: Project, source: str) -> None:
     """Boot what a registry has, run its checks, write the receipt and say how it went."""
-    from fcbuild.fingerprint import SHORT
     from fcbuild.publish import pull, reference
     from fcbuild.publish.registry import Registry
     from fcbuild.verify import verify
@@ -76,9 +78,10 @@ def boot(project: Project, source: str) -> None:
         trust.insist(project, offer, registry)
         kernel, rootfs = pull.obtain(offer, registry, project.store)
     vmm = vmm_for(project, offer.spec.arch)
-    # Beside the receipts of what is in images/, whose names have no @.
-    digest = offer.digest.partition(":")[2]
-    receipt_path = project.artifacts / "receipts" / f"{offer.spec.name}@{digest[:SHORT]}.json"
+    # Beside the receipts of what is in images/, whose names have no @. One for a reference: what a
+    # tag led to before is not kept by it.
+    where = re.sub(r"[^A-Za-z0-9._-]+", "_", source)[:_MAX_NAME]
+    receipt_path = project.artifacts / "receipts" / f"{offer.spec.name}@{where}.json"
     how = f"KVM {vmm.kind}" if vmm.kind != "none" else "emulated"
     progress.say(f"booting {offer.reference} in {vmm.name} {vmm.version}, {how}")
     receipt = verify(

@@ -194,6 +194,16 @@ def test_a_fingerprints_tag_that_somebody_moved_is_refused(yard: Yard, to: str) 
         yard.publish(to)
 
 
+def test_each_file_has_a_part_in_the_fingerprints_tag(yard: Yard) -> None:
+    made = yard.bundle()
+    tags = {push.fingerprint_tag(made, verified=True), push.fingerprint_tag(made, verified=False)}
+    for number, file in enumerate(made.files):
+        for other in (file._replace(digest="0" * 64), file._replace(media_type="x")):
+            files = (*made.files[:number], other, *made.files[number + 1 :])
+            tags.add(push.fingerprint_tag(made._replace(files=files), verified=True))
+    assert len(tags) == 2 + 2 * len(made.files)
+
+
 @pytest.mark.parametrize("tag", ["fp-1", "fp-12ab"])
 def test_nobody_publishes_under_a_fingerprint(tag: str) -> None:
     with pytest.raises(SpecError, match="never moved"):

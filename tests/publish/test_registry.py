@@ -258,6 +258,23 @@ def test_a_netrc_is_nobodys_login(
     assert {given for _, _, given in proxy.seen} == {""}
 
 
+def test_a_token_service_that_fails_is_asked_again(proxy: Proxy, shop: Shop) -> None:
+    proxy.token = "t"
+    proxy.faults.append(Fault(path="/token.*", status=503, times=2))
+    with shop.open(environ=logins(proxy.host)) as opened:
+        assert not opened.has(shop.blob)
+    assert not proxy.faults
+
+
+def test_the_environments_proxy_is_not_for_this_machine(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert shop.push()
+
+
 def test_a_login_is_not_sent_to_another_host(
     hub: registries.Registry, proxy: Proxy, shop: Shop
 ) -> None:

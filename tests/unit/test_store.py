@@ -76,6 +76,26 @@ def test_an_object_is_built_once_and_stored_afterwards(store: Store) -> None:
     assert_whole(store)
 
 
+def test_an_object_is_found_by_what_it_holds(store: Store) -> None:
+    artifact, _ = store.obtain(RECIPE, build)
+    wanted = {"init": artifact.digests["init"]}
+    assert store.holding("init", wanted) == artifact
+    assert store.holding("init", wanted, {"size": 7}) == artifact
+    assert store.holding("init", wanted, {"size": 8}) is None
+    assert store.holding("init", {"init": "0" * 64}) is None
+    assert store.holding("init", {"other": artifact.digests["init"]}) is None
+    assert store.holding("agent", wanted) is None
+    assert not store.drop(artifact.directory)  # it is held
+
+
+def test_an_object_that_is_damaged_holds_nothing(store: Store) -> None:
+    artifact, _ = store.obtain(RECIPE, build)
+    path = artifact.file("init")
+    path.chmod(0o700)
+    path.write_bytes(b"tampere")
+    assert store.holding("init", {"init": artifact.digests["init"]}) is None
+
+
 def test_an_object_carries_its_log_and_its_inputs(store: Store) -> None:
     artifact, _ = store.obtain(RECIPE, build)
     assert artifact.file("build.log").read_bytes() == b"compiled\n"
