@@ -25,7 +25,6 @@ from fcbuild.build import foreign
 from fcbuild.digests import Digests
 from fcbuild.errors import SpecError
 from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
-from fcbuild.publish import reference
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
 from fcbuild.tasks import command_line, commands, exports, releases, trust
@@ -87,6 +86,8 @@ class Project:
         self.series = series and spec.select(series, known, what="kernel series")
         self.source: str | None = get_var("from")
         if self.source is not None:
+            from fcbuild.publish import reference
+
             reference.parse(self.source, what="from")
         self.instance = self.read_instance(get_var("instance"))
         # A FROM that cannot be is a mistake in a spec, so it is reported before anything runs.
