@@ -64,7 +64,8 @@ def test_fragments_that_contradict_each_other_do_not_get_to_the_source(
 def test_a_patch_that_does_not_apply_is_named(checkout: Workspace) -> None:
     (checkout.root / "kernels/6.12/wrong.patch").write_text(WRONG)
     file = checkout.root / SERIES
-    file.write_text('patches = ["wrong.patch"]\n' + file.read_text())
+    rest = [line for line in file.read_text().splitlines() if not line.startswith("patches")]
+    file.write_text("\n".join(['patches = ["wrong.patch"]', *rest]))
     output = refused(checkout)
     assert "kernels/6.12/wrong.patch does not apply to package linux-source-6.12" in output
     assert "FAILED at 1" in output  # patch's own word
