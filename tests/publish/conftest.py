@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fcbuild.store import Store
 from tests import faults, registry
 from tests.faults import Proxy
+from tests.publish.yard import Yard, at
 from tests.registry import Registry
 
 
@@ -30,6 +32,25 @@ def proxy(hub: Registry) -> Iterator[Proxy]:
 def repository(request: pytest.FixtureRequest) -> str:
     """A repository that no other test uses."""
     return f"t{abs(hash(request.node.nodeid)):x}"
+
+
+@pytest.fixture
+def yard(checkout: Path, tmp_path: Path) -> Yard:
+    """A checkout with an image, and a store."""
+    (checkout / "images/tool/image.toml").write_text('kernel = "tiny"\n')
+    return Yard(checkout, Store(tmp_path / "store"))
+
+
+@pytest.fixture
+def elsewhere(checkout: Path, tmp_path: Path) -> Yard:
+    """Another machine, with an empty store."""
+    return Yard(checkout, Store(tmp_path / "elsewhere"))
+
+
+@pytest.fixture
+def to(proxy: Proxy, repository: str) -> str:
+    """Where to publish to, by way of the proxy."""
+    return at(proxy.host, repository)
 
 
 @pytest.fixture(autouse=True)

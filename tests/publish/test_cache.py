@@ -17,7 +17,7 @@ from fcbuild.publish.cache import Cache
 from fcbuild.publish.oci import Manifest
 from fcbuild.publish.reference import Reference, parse
 from fcbuild.publish.registry import Registry
-from fcbuild.store import Artifact, Stage, Store
+from fcbuild.store import Artifact, Stage
 from tests import registry as registries
 from tests.faults import Fault, Proxy
 from tests.publish.test_registry import logins
@@ -29,18 +29,6 @@ class Idle:
 
     def has(self, tag: str) -> bool:
         return True
-
-
-@pytest.fixture
-def yard(checkout: Path, tmp_path: Path) -> Yard:
-    (checkout / "images/tool/image.toml").write_text('kernel = "tiny"\n')
-    return Yard(checkout, Store(tmp_path / "store"))
-
-
-@pytest.fixture
-def elsewhere(checkout: Path, tmp_path: Path) -> Yard:
-    """Another machine, with an empty store."""
-    return Yard(checkout, Store(tmp_path / "elsewhere"))
 
 
 @pytest.fixture

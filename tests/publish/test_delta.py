@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from fcbuild.plan import ROOTFS_FILE
@@ -15,24 +13,7 @@ from fcbuild.publish.reference import parse
 from fcbuild.publish.registry import Registry
 from fcbuild.store import Store
 from tests.faults import Fault, Proxy
-from tests.publish.yard import QUICK, Yard, at, change
-
-
-@pytest.fixture
-def yard(checkout: Path, tmp_path: Path) -> Yard:
-    (checkout / "images/tool/image.toml").write_text('kernel = "tiny"\n')
-    return Yard(checkout, Store(tmp_path / "store"))
-
-
-@pytest.fixture
-def elsewhere(checkout: Path, tmp_path: Path) -> Yard:
-    """Another machine, with an empty store."""
-    return Yard(checkout, Store(tmp_path / "elsewhere"))
-
-
-@pytest.fixture
-def to(proxy: Proxy, repository: str) -> str:
-    return at(proxy.host, repository)
+from tests.publish.yard import QUICK, Yard, change
 
 
 def attach(yard: Yard, done: Published) -> Delta | None:

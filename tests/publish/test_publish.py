@@ -16,9 +16,8 @@ from fcbuild.publish import bundle, oci, proof, push
 from fcbuild.publish.oci import Descriptor, Index, Manifest
 from fcbuild.publish.reference import parse
 from fcbuild.publish.registry import Registry
-from fcbuild.store import Store
 from tests.faults import Fault, Proxy
-from tests.publish.yard import FACTS, MIB, QUICK, Yard, at, change
+from tests.publish.yard import FACTS, MIB, QUICK, Yard, change
 from tests.registry import Registry as Hub
 
 BLOBS = "/v2/.*/blobs/sha256:.*"
@@ -26,23 +25,6 @@ ARM = """
 arch = "aarch64"
 kernel = "tiny"
 """
-
-
-@pytest.fixture
-def yard(checkout: Path, tmp_path: Path) -> Yard:
-    (checkout / "images/tool/image.toml").write_text('kernel = "tiny"\n')
-    return Yard(checkout, Store(tmp_path / "store"))
-
-
-@pytest.fixture
-def elsewhere(checkout: Path, tmp_path: Path) -> Yard:
-    """Another machine, with an empty store."""
-    return Yard(checkout, Store(tmp_path / "elsewhere"))
-
-
-@pytest.fixture
-def to(proxy: Proxy, repository: str) -> str:
-    return at(proxy.host, repository)
 
 
 def manifest(reference: str) -> Manifest:
