@@ -85,7 +85,7 @@ class Files:
         return self._writer.content
 
     def copy(self, source: IO[bytes]) -> None:
-        """Take all files of the engine's tar, which may be a pipe.
+        """Take all files of the engine's tar, which may be a pipe and is read to its end.
 
         Raises BuildError for what cannot be carried over, and tarfile.TarError for what is no tar.
         """
@@ -101,6 +101,10 @@ class Files:
                 self._copy(entry, tar)
             for node, offset, data in self._settled.late(self.tree):
                 self._writer.overwrite(node.inode, offset, data)
+            # What pads a tar's end may still be on its way: whoever writes it into a pipe would
+            # fail if nobody took it.
+            while source.read(PIECE):
+                pass
 
     def directory(self, name: str, mode: int = 0o755) -> None:
         """Add a directory of root's."""

@@ -17,6 +17,7 @@ from fcbuild.build.files import Files
 from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError
 from fcbuild.ext4.layout import Identity
+from fcbuild.ext4.writer import PIECE
 from fcbuild.tables import MIB
 from tests.ext4 import Disk
 
@@ -314,3 +315,11 @@ def test_what_is_added_is_roots(path: Path) -> None:
             added = disk.find(name)
             assert stat.S_IMODE(added.mode) == mode
             assert (added.uid, added.gid, added.mtime) == (0, 0, EPOCH)
+
+
+def test_a_tar_is_read_to_its_end(path: Path) -> None:
+    """Else whoever writes it into a pipe fails at the padding that nobody takes any more."""
+    source = io.BytesIO(engines(*ENTRIES).getvalue() + bytes(2 * PIECE))
+    with Files(path, IDENTITY) as files:
+        files.copy(source)
+    assert source.read() == b""
