@@ -27,13 +27,14 @@ from pathlib import Path
 from statistics import median
 
 from bench.pipeline import ROOT, STORE, Checkout, Finding, arguments, python, ratio, report, timed
-from fcbuild import plan, spec
-from fcbuild.plan import ROOTFS_FILE, Plan
+from fcbuild import recipes, spec
+from fcbuild.plan import Plan
 from fcbuild.publish import bundle, cache, delta, oci, pack, patch, predecessor, pull, push
 from fcbuild.publish.bundle import Bundle
 from fcbuild.publish.oci import Index, Manifest
 from fcbuild.publish.reference import Reference, parse
 from fcbuild.publish.registry import Registry
+from fcbuild.recipes import ROOTFS_FILE, Kind, Recipe
 from fcbuild.run import run
 from fcbuild.store import Artifact, Stage, Store
 from tests import registry as registries
@@ -87,10 +88,13 @@ def image(store: Store, size: int, version: int) -> Bundle:
 
 
 def _made(
-    store: Store, kind: plan.Kind, files: Mapping[str, Callable[[Path], object]], version: int = 1
+    store: Store,
+    kind: Kind,
+    files: Mapping[str, Callable[[Path], object]],
+    version: int = 1,
 ) -> Artifact:
     facts = {"size": version}
-    recipe = plan.taken(kind, "bench", "x86_64", {name: "0" * 64 for name in files}, facts)
+    recipe = recipes.taken(kind, "bench", "x86_64", {name: "0" * 64 for name in files}, facts)
 
     def build(stage: Stage) -> None:
         for name, write in files.items():
@@ -260,7 +264,7 @@ def _successor(store: Store, to: Reference) -> None:
     assert attached and attached.size * delta.WORTH < attached.whole
 
 
-def _cached(store: Store, to: Reference) -> tuple[cache.Cache, plan.Recipe]:
+def _cached(store: Store, to: Reference) -> tuple[cache.Cache, Recipe]:
     recipe = Plan(spec.load(ROOT)).rootfs("debian-web")
     place = Reference(to.registry, "cache")
     return cache.Cache(place, write=True, downloads=store.root / "downloads"), recipe

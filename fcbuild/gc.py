@@ -22,7 +22,8 @@ from fcbuild.build.engine import Engine
 from fcbuild.dockerfile import LOCAL
 from fcbuild.errors import SpecError, ToolMissing
 from fcbuild.fingerprint import SHORT, Json
-from fcbuild.plan import Plan, Recipe
+from fcbuild.plan import Plan
+from fcbuild.recipes import Recipe
 from fcbuild.store import Store, locks, manifest
 from fcbuild.store.links import links_of
 

@@ -36,7 +36,7 @@ from typing import Any
 from fcbuild import kernel_command_line, network, tables
 from fcbuild.errors import SpecError, did_you_mean
 from fcbuild.network import NetworkSpec
-from fcbuild.plan import BOOT_CONTRACT
+from fcbuild.recipes import BOOT_CONTRACT
 from fcbuild.records import Record, document
 from fcbuild.spec import HOSTNAME, PATH
 from fcbuild.tables import MIB, Table

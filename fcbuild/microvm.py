@@ -17,7 +17,7 @@ from fcbuild import progress
 from fcbuild.errors import SpecError
 from fcbuild.instance import Instance
 from fcbuild.network import NetworkSpec
-from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE
+from fcbuild.recipes import OVERLAY_FILE, ROOTFS_FILE
 from fcbuild.run import run
 from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import ImageSpec

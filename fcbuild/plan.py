@@ -13,35 +13,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from fcbuild import context, dockerfile, fingerprint, lock
+from fcbuild import context, dockerfile, fingerprint, lock, recipes
 from fcbuild.digests import Digests
 from fcbuild.dockerfile import Reference
 from fcbuild.errors import InputChanged, SpecError, did_you_mean
-from fcbuild.ext4 import form
-from fcbuild.fingerprint import SHORT, Json
+from fcbuild.fingerprint import Json
 from fcbuild.lock import Lock, LockedBase
-from fcbuild.series import DEBIAN_ARCH, KERNEL_FILE, X86_64, GivenKernel, KernelSpec, for_arch
+from fcbuild.recipes import Recipe
+from fcbuild.series import X86_64, GivenKernel, for_arch
 from fcbuild.spec import Bootstrap, ImageSpec, Specs, bootstrap
-
-Kind = Literal["base", "container", "kernel", "init", "agent", "rootfs"]
-
-# Raise a kind's number when its builder makes other bytes from the same inputs.
-SCHEMA: Mapping[Kind, int] = {
-    "base": 2,
-    "container": 1,
-    "kernel": 3,
-    "init": 1,
-    "agent": 1,
-    "rootfs": 5,
-}
-
-BOOT_CONTRACT = 2  # fcbuild/guest/BOOT_CONTRACT.md
 
 # https://reproducible-builds.org/specs/source-date-epoch/
 EPOCH_ARG = "SOURCE_DATE_EPOCH"
@@ -50,60 +36,10 @@ PACKAGE = Path(__file__).parent
 TOOLCHAIN = "toolchain"
 TOOLCHAIN_SPEC = PACKAGE / "build" / "toolchain.toml"
 TOOLCHAIN_LOCK = PACKAGE / "build" / lock.FILE
-ROOTFS_FILE = "rootfs.ext4"
-OVERLAY_FILE = "overlay.ext4"  # the drive that takes what the guest writes
-PRODUCTS: tuple[Kind, ...] = ("kernel", "rootfs")  # what artifacts/ has links to
 GUEST, KVMHOST = "guest", "kvmhost"  # directories of our own programs
 # Of the link between QEMU's guests and this host, for guests that are not KVM hosts.
 LINK_SOURCES = ("config.h", "mux.c", "mux.h")
-TAKEN = "taken"  # how names of artifacts begin that others have made
 KVM_HOST = "kvm-host"  # the kernel of kernels/ that an emulated KVM host runs
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Recipe:
-    """One artifact to have: its inputs, and the artifacts it is made from.
-
-    mark: tells its image in the engine from that of another build of the same recipe.
-    """
-
-    kind: Kind
-    name: str
-    inputs: Mapping[str, Json]
-    parents: tuple[Recipe, ...] = ()
-    mark: str = ""
-
-    @cached_property
-    def document(self) -> dict[str, Json]:
-        """The inputs with the parents' fingerprints: the pre-image of the fingerprint."""
-        parents: dict[str, Json] = {str(parent): parent.fingerprint for parent in self.parents}
-        return {**self.inputs, "parents": parents}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint.fingerprint(self.kind, SCHEMA[self.kind], self.document)
-
-    @property
-    def short(self) -> str:
-        return self.fingerprint[:SHORT]
-
-    @property
-    def tag(self) -> str:
-        """How the container engine knows the image that this recipe makes."""
-        return f"{dockerfile.LOCAL}{self.name}:{self.short}{self.mark}"
-
-    def parent(self, kind: Kind) -> Recipe:
-        """Return the one parent of this kind."""
-        (found,) = (parent for parent in self.parents if parent.kind == kind)
-        return found
-
-    @property
-    def product(self) -> tuple[str, str]:
-        """The file that artifacts/ links to, and where; of the kinds in PRODUCTS."""
-        return product(self.kind, self.name, str(self.inputs.get("arch", X86_64)))
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.name}"
 
 
 class Plan:
@@ -132,7 +68,7 @@ class Plan:
     @cached_property
     def toolchain(self) -> Recipe:
         spec = bootstrap(TOOLCHAIN_SPEC)
-        made = base(TOOLCHAIN, spec, _current(self.toolchain_lock, TOOLCHAIN, spec))
+        made = recipes.base(TOOLCHAIN, spec, _current(self.toolchain_lock, TOOLCHAIN, spec))
         return replace(made, mark=self.mark)
 
     @cached_property
@@ -180,8 +116,8 @@ class Plan:
     def kernel(self, name: str) -> Recipe:
         spec = self.specs.kernels[name]
         if isinstance(spec, GivenKernel):
-            return given_kernel(spec, self._digests)
-        return kernel(spec, self.toolchain)
+            return recipes.given_kernel(spec, self._digests)
+        return recipes.kernel(spec, self.toolchain)
 
     def container(self, name: str, _upon: tuple[str, ...] = ()) -> Recipe:
         """The container image of images/NAME. Raises SpecError for a FROM that cannot be."""
@@ -191,14 +127,14 @@ class Plan:
             spec = self.specs.images[name]
             if spec.bootstrap is not None:
                 locked = self._locked(name, spec.bootstrap)
-                made = base(name, spec.bootstrap, locked)
+                made = recipes.base(name, spec.bootstrap, locked)
             else:
                 parents = [self.container(up, (*_upon, name)) for up in self.upon(name)]
                 images = {ref.name: self._digest(ref) for ref in self.tags(name)}
                 described = context.describe(spec.directory, self._digests, self._barred)
                 own = self._apart(name, described)
                 args = self.build_args(name)
-                made = container(spec, parents, images, described, args, own)
+                made = recipes.container(spec, parents, images, described, args, own)
             self._containers[name] = replace(made, mark=self.mark)
         return self._containers[name]
 
@@ -281,7 +217,7 @@ class Plan:
     def rootfs(self, name: str) -> Recipe:
         epoch = self.epoch(name)
         spec = self.specs.images[name]
-        return rootfs(spec, self.container(name), self.init_for(spec.arch), epoch)
+        return recipes.rootfs(spec, self.container(name), self.init_for(spec.arch), epoch)
 
     def bootable(self) -> list[str]:
         """Return the images that become root filesystems: all but the bootstrapped bases."""
@@ -341,116 +277,6 @@ class Plan:
             status = os.stat(path, follow_symlinks=False)  # noqa: PTH116 (no Path on a fast way)
             sources[name] = fingerprint.describe(path, status, self._digests.of)
         return Recipe(kind, directory, {"sources": sources}, (self.toolchain,))
-
-
-def base(name: str, spec: Bootstrap, locked: LockedBase | None) -> Recipe:
-    return Recipe(
-        "base",
-        name,
-        {
-            "suite": spec.suite,
-            "packages": sorted(spec.packages),
-            "arch": DEBIAN_ARCH[spec.arch],
-            "lock": {"time": locked.time, "packages": dict(locked.packages)} if locked else None,
-        },
-    )
-
-
-def container(
-    spec: ImageSpec,
-    parents: Iterable[Recipe],
-    images: Mapping[str, str | None],
-    described: Mapping[str, str],
-    args: Mapping[str, str],
-    apart: str | None,
-) -> Recipe:
-    """images: digests of the tags that the Dockerfile names. described: the build context. apart:
-    the digest of a Dockerfile that is not in it."""
-    return Recipe(
-        "container",
-        spec.name,
-        {
-            **({"dockerfile": apart} if apart else {}),
-            "context": dict(described),
-            "args": dict(args),
-            "target": spec.build_target,
-            "platform": spec.platform,
-            "images": dict(images),
-        },
-        tuple(parents),
-    )
-
-
-def product(kind: Kind, name: str, arch: str) -> tuple[str, str]:
-    """Return the file of an artifact that artifacts/ links to, and where the link is."""
-    if kind == "kernel":
-        return KERNEL_FILE[arch], f"kernels/{name}/{KERNEL_FILE[arch]}"
-    return ROOTFS_FILE, f"images/{name}.ext4"
-
-
-def given_kernel(spec: GivenKernel, digests: Digests) -> Recipe:
-    """A kernel that the user has already. Raises SpecError, InputChanged."""
-    sha256 = spec.sha256
-    if spec.path is not None:
-        try:
-            path = spec.path.resolve(strict=True)
-            sha256 = digests.of(os.fspath(path), path.stat())
-        except OSError as error:
-            raise SpecError([f"kernel: {spec.path} cannot be read: {error.strerror}"]) from error
-    return Recipe("kernel", spec.name, {"arch": spec.arch, "sha256": sha256})
-
-
-def taken(
-    kind: Kind, name: str, arch: str, files: Mapping[str, str], facts: Mapping[str, Json]
-) -> Recipe:
-    """An artifact that others have made: it is known by its bytes, not by what they came from, so
-    that it never passes for one of ours. files: the sha256 of each."""
-    inputs: dict[str, Json] = {"arch": arch, "files": dict(files), "facts": dict(facts)}
-    return Recipe(kind, f"{TAKEN}/{name}", inputs)
-
-
-def kernel(spec: KernelSpec, toolchain: Recipe) -> Recipe:
-    return Recipe(
-        "kernel",
-        spec.name,
-        {
-            "arch": spec.arch,
-            "sources": [
-                {"version": source.version, "sha256": source.sha256} for source in spec.sources
-            ],
-            "fragments": {
-                path.name: fingerprint.describe(path.resolve()) for path in spec.fragments
-            },
-            "order": [path.name for path in spec.fragments],
-            "patches": [
-                f"{path.name} {fingerprint.describe(path.resolve())}" for path in spec.patches
-            ],
-        },
-        (toolchain,),
-    )
-
-
-def rootfs(spec: ImageSpec, image: Recipe, init: Recipe, epoch: int) -> Recipe:
-    return Recipe(
-        "rootfs",
-        spec.name,
-        {
-            "boot_contract": BOOT_CONTRACT,
-            "ext4": dict(form.PARAMETERS),
-            "epoch": epoch,
-            "hostname": spec.hostname,
-            "size": spec.size,
-            "free": spec.free,
-            "stop_grace": spec.stop_grace,
-            "init": spec.init,
-            "readonly": spec.readonly,
-            "overlay": spec.overlay,
-            "overlay_size": spec.overlay_size,
-            "writable": list(spec.writable),
-            "network": [list(record) for record in spec.network.records()],
-        },
-        (image, init),
-    )
 
 
 def _sources(directory: str) -> list[str]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fcbuild.plan import PRODUCTS, Plan, Recipe
+from fcbuild.plan import Plan
 from fcbuild.reasons import History, why
+from fcbuild.recipes import PRODUCTS, Recipe
 from fcbuild.store import Artifact, Store, links_to
 
 State = Literal["linked", "stored", "to build"]

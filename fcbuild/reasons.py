@@ -14,7 +14,8 @@ from typing import Any
 from fcbuild import kconfig, lock
 from fcbuild.errors import StoreError
 from fcbuild.fingerprint import Json
-from fcbuild.plan import EPOCH_ARG, TOOLCHAIN, Plan, Recipe
+from fcbuild.plan import EPOCH_ARG, TOOLCHAIN, Plan
+from fcbuild.recipes import Recipe
 from fcbuild.series import KernelSpec
 from fcbuild.store import Artifact, Store
 

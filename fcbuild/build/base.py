@@ -22,7 +22,7 @@ from fcbuild.build.engine import Engine
 from fcbuild.errors import BuildError, CommandFailed, ToolMissing
 from fcbuild.fingerprint import Json
 from fcbuild.lock import LockedBase
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.run import need, run
 from fcbuild.series import DEBIAN_ARCH
 from fcbuild.spec import Bootstrap

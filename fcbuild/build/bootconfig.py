@@ -17,7 +17,7 @@ from fcbuild.build.engine import ImageConfig
 from fcbuild.build.health import Health
 from fcbuild.errors import BuildError
 from fcbuild.network import NetworkSpec
-from fcbuild.plan import BOOT_CONTRACT
+from fcbuild.recipes import BOOT_CONTRACT
 from fcbuild.spec import ImageSpec
 
 # Limits of the boot contract.

@@ -11,7 +11,7 @@ from fcbuild.errors import InputChanged
 from fcbuild.fetch import Source
 from fcbuild.fingerprint import digest
 from fcbuild.network import NetworkSpec
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.series import KERNEL_FILE, GivenKernel
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Stage

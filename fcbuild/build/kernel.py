@@ -27,8 +27,8 @@ from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError, CommandFailed, InputChanged
 from fcbuild.fetch import Source
 from fcbuild.kernelfile import KernelFile
-from fcbuild.plan import Recipe
 from fcbuild.reasons import FRAGMENTS
+from fcbuild.recipes import Recipe
 from fcbuild.series import KERNEL_FILE, KernelSource, KernelSpec
 from fcbuild.store import Stage
 

@@ -13,8 +13,9 @@ from fcbuild import context, progress, reasons
 from fcbuild.build import base, foreign, given, kernel, program, rootfs
 from fcbuild.build.engine import Engine, no_registry
 from fcbuild.errors import FcBuildError, InputChanged, SpecError
-from fcbuild.plan import Plan, Recipe
+from fcbuild.plan import Plan
 from fcbuild.reasons import History
+from fcbuild.recipes import Recipe
 from fcbuild.series import GivenKernel
 from fcbuild.store import Artifact, Stage, State, Store
 

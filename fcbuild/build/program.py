@@ -9,7 +9,8 @@ from typing import cast
 from fcbuild import fingerprint, progress
 from fcbuild.build.engine import Engine
 from fcbuild.errors import InputChanged
-from fcbuild.plan import KVMHOST, PACKAGE, Recipe
+from fcbuild.plan import KVMHOST, PACKAGE
+from fcbuild.recipes import Recipe
 from fcbuild.store import Stage
 
 # What each program's recipe names as its sources' directory, and what its Makefile makes there.

@@ -13,7 +13,8 @@ from fcbuild.build import base, foreign
 from fcbuild.build.engine import Engine
 from fcbuild.errors import CommandFailed, SourceError
 from fcbuild.lock import Lock, LockedBase, LockedImage
-from fcbuild.plan import Plan, Recipe
+from fcbuild.plan import Plan
+from fcbuild.recipes import Recipe
 from fcbuild.spec import Bootstrap
 from fcbuild.store import Stage, Store
 

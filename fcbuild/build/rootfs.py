@@ -20,7 +20,8 @@ from fcbuild.build.files import OURS, Files
 from fcbuild.build.tree import MOUNTED, Tree
 from fcbuild.errors import BuildError, CommandFailed
 from fcbuild.ext4.layout import Identity
-from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE, Recipe, read_dockerfile
+from fcbuild.plan import read_dockerfile
+from fcbuild.recipes import OVERLAY_FILE, ROOTFS_FILE, Recipe
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Stage
 from fcbuild.tables import MIB

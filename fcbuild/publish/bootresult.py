@@ -12,9 +12,9 @@ from typing import Any
 
 from fcbuild.errors import EvidenceError
 from fcbuild.fingerprint import Json
-from fcbuild.plan import ROOTFS_FILE
 from fcbuild.publish import jsontext
 from fcbuild.publish.subject import Subject
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.verify import SCHEMA
 
 PASSED, FAILED = "PASSED", "FAILED"

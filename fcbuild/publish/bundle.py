@@ -20,8 +20,9 @@ from typing import NamedTuple
 from fcbuild import microvm
 from fcbuild.errors import ImageError, SpecError
 from fcbuild.kernel_command_line import FIRECRACKER
-from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE, Plan
+from fcbuild.plan import Plan
 from fcbuild.publish import document, script
+from fcbuild.recipes import OVERLAY_FILE, ROOTFS_FILE
 from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Artifact, Store

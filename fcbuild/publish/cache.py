@@ -20,13 +20,13 @@ from typing import Any
 from fcbuild import progress
 from fcbuild.errors import ArtifactError, FcBuildError, RegistryError, SpecError
 from fcbuild.fingerprint import canonical
-from fcbuild.plan import Kind, Recipe
 from fcbuild.publish import oci, pull, push, reference
 from fcbuild.publish.answers import Patience
 from fcbuild.publish.bundle import File
 from fcbuild.publish.oci import Manifest
 from fcbuild.publish.reference import Reference
 from fcbuild.publish.registry import Registry
+from fcbuild.recipes import Kind, Recipe
 from fcbuild.store import Artifact, Stage
 
 WHERE = "FCBUILD_CACHE"  # REGISTRY/REPOSITORY

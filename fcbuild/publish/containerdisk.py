@@ -16,11 +16,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fcbuild.plan import ROOTFS_FILE
 from fcbuild.publish import document, oci, tarball
 from fcbuild.publish.bundle import Bundle
 from fcbuild.publish.layout import LAYOUT, REF_NAME
 from fcbuild.publish.tarball import Entry
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.series import DEBIAN_ARCH, KERNEL_FILE
 
 # KubeVirt's user guide, "containerDisk".

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from fcbuild import progress
 from fcbuild.errors import ArtifactError, RegistryError
-from fcbuild.plan import ROOTFS_FILE
 from fcbuild.publish import oci, patch
 from fcbuild.publish.oci import Descriptor, Manifest
 from fcbuild.publish.reference import DIGEST
 from fcbuild.publish.registry import PARTIAL, Registry
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.store import Store
 
 DELTA = "application/vnd.fcbuild.disk.delta.v1"

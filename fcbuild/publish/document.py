@@ -22,7 +22,7 @@ from fcbuild import spec as specs
 from fcbuild.errors import ArtifactError
 from fcbuild.fingerprint import Json
 from fcbuild.network import NetworkSpec
-from fcbuild.plan import BOOT_CONTRACT, OVERLAY_FILE, ROOTFS_FILE
+from fcbuild.recipes import BOOT_CONTRACT, OVERLAY_FILE, ROOTFS_FILE
 from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import Check, HttpCheck, ImageSpec, TcpCheck
 from fcbuild.store import Artifact

@@ -21,7 +21,6 @@ from fcbuild.errors import ArtifactError, EvidenceError, RegistryError
 from fcbuild.fingerprint import Json, canonical
 from fcbuild.look import inventory
 from fcbuild.look.tree import Tree
-from fcbuild.plan import Recipe
 from fcbuild.publish import (
     bootresult,
     dsse,
@@ -40,6 +39,7 @@ from fcbuild.publish.registry import Registry
 from fcbuild.publish.statement import PREDICATES, Kind
 from fcbuild.publish.subject import Subject
 from fcbuild.publish.verdict import Piece, Published
+from fcbuild.recipes import Recipe
 from fcbuild.store import Store
 
 PREDICATE_TYPE = "in-toto.io/predicate-type"  # the annotation that others write as well

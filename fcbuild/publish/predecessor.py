@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fcbuild import fingerprint, progress
-from fcbuild.plan import ROOTFS_FILE
 from fcbuild.publish import delta, oci, patch, pull
 from fcbuild.publish.oci import Descriptor, Manifest
 from fcbuild.publish.registry import Registry
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.store import Artifact, Store
 
 

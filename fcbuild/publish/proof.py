@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcbuild.errors import PublishRefused
-from fcbuild.plan import ROOTFS_FILE
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.series import KERNEL_FILE
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Artifact

@@ -12,9 +12,10 @@ from typing import Any
 
 from fcbuild import __version__
 from fcbuild.fingerprint import Json, canonical
-from fcbuild.plan import EPOCH_ARG, Recipe
+from fcbuild.plan import EPOCH_ARG
 from fcbuild.publish import purl
 from fcbuild.publish.subject import Kernel, Subject
+from fcbuild.recipes import Recipe
 
 # Not places on the web: nobody else can ever publish under them.
 BUILD_TYPE = "urn:fcbuild:microvm:1"

@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from fcbuild import plan, progress
+from fcbuild import progress, recipes
 from fcbuild.errors import ArtifactError
 from fcbuild.fingerprint import SHORT, Json
-from fcbuild.plan import ROOTFS_FILE, Kind
 from fcbuild.publish import bundle, delta, document, oci, pack
 from fcbuild.publish.document import Document, Part
 from fcbuild.publish.oci import Descriptor, Index, Manifest
 from fcbuild.publish.reference import Reference
 from fcbuild.publish.registry import PARTIAL, Registry
+from fcbuild.recipes import ROOTFS_FILE, Kind
 from fcbuild.series import ARCHITECTURES, DEBIAN_ARCH
 from fcbuild.spec import ImageSpec
 from fcbuild.store import Artifact, Stage, Store
@@ -111,7 +111,7 @@ def _part(
     if found := store.holding(kind, digests, facts):
         progress.say(f"{kind}: {found.name} {found.fingerprint[:SHORT]} is in the store")
         return found
-    recipe = plan.taken(kind, part.name, offer.spec.arch, digests, part.facts)
+    recipe = recipes.taken(kind, part.name, offer.spec.arch, digests, part.facts)
 
     def build(stage: Stage) -> None:
         stage.log.write(f"fetched from {offer.reference}\n".encode())

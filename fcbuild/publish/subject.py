@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fcbuild import kernelfile
 from fcbuild.errors import EvidenceError
-from fcbuild.plan import ROOTFS_FILE
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.series import KERNEL_FILE
 from fcbuild.store import Artifact
 

@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 from fcbuild.errors import EvidenceError, ToolMissing
 from fcbuild.look.text import visible
-from fcbuild.plan import ROOTFS_FILE
 from fcbuild.publish import bootresult, dsse, keyless, sbom, statement
 from fcbuild.publish.key import PublicKey
 from fcbuild.publish.policy import KINDS, Identity, Rule, Signer
 from fcbuild.publish.statement import Kind, Statement
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.series import KERNEL_FILE
 
 _SHOWN = 160  # characters of what a stranger wrote

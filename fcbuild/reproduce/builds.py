@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fcbuild import progress
 from fcbuild.build.pipeline import Pipeline
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.reproduce.second import elsewhere
 from fcbuild.reproduce.verdict import Opened, Verdict, judge
 from fcbuild.store import Artifact

@@ -14,7 +14,7 @@ from fcbuild.look.archive import TarReader
 from fcbuild.look.difference import Difference
 from fcbuild.look.text import visible
 from fcbuild.look.tree import Tree
-from fcbuild.plan import ROOTFS_FILE
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.reproduce import superblock
 from fcbuild.reproduce.cause import AROUND, Spot, cause
 from fcbuild.store import Artifact

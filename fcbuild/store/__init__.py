@@ -45,7 +45,7 @@ from typing import IO, Literal
 from fcbuild import progress
 from fcbuild.errors import FcBuildError, StoreError
 from fcbuild.fingerprint import SHORT, Json, canonical
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.store import layout, locks, manifest
 from fcbuild.store.links import link, links_to
 from fcbuild.store.manifest import RECORDS, Artifact, Damaged

@@ -24,7 +24,8 @@ from fcbuild import digests, lock, spec
 from fcbuild.build import foreign
 from fcbuild.digests import Digests
 from fcbuild.errors import SpecError
-from fcbuild.plan import KVM_HOST, Kind, Plan, Recipe, product
+from fcbuild.plan import KVM_HOST, Plan
+from fcbuild.recipes import Kind, Recipe, product
 from fcbuild.series import ARCHITECTURES, X86_64, for_arch
 from fcbuild.store import Artifact, State, Store, layout, link, links_to
 from fcbuild.tasks import command_line, commands, exports, releases, trust

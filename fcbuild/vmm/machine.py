@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, NoReturn, Protocol, Self, cast, get_args
 
 from fcbuild.errors import BootTimeout, GuestExited, GuestPanic, VmmError
-from fcbuild.plan import BOOT_CONTRACT
+from fcbuild.recipes import BOOT_CONTRACT
 from fcbuild.vmm.config import MicroVm
 from fcbuild.vmm.host import KvmKind, VmmProcess
 from fcbuild.vmm.link import Broken, Dial, Ended, Event, Line, Link

@@ -26,7 +26,8 @@ from fcbuild.build.pipeline import Pipeline
 from fcbuild.errors import BuildError
 from fcbuild.ext4.layout import Identity
 from fcbuild.fingerprint import digest
-from fcbuild.plan import ROOTFS_FILE, Plan
+from fcbuild.plan import Plan
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.store import Stage, Store
 from fcbuild.tables import MIB
 from tests import workspace

@@ -11,12 +11,12 @@ import pytest
 from fcbuild.build import program
 from fcbuild.build.pipeline import Pipeline
 from fcbuild.errors import SpecError
-from fcbuild.plan import Recipe
 from fcbuild.publish import cache, oci
 from fcbuild.publish.cache import Cache
 from fcbuild.publish.oci import Manifest
 from fcbuild.publish.reference import Reference, parse
 from fcbuild.publish.registry import Registry
+from fcbuild.recipes import Recipe
 from fcbuild.store import Artifact, Stage
 from tests import registry as registries
 from tests.faults import Fault, Proxy

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fcbuild.plan import ROOTFS_FILE
 from fcbuild.publish import delta, oci, predecessor
 from fcbuild.publish.oci import Manifest
 from fcbuild.publish.predecessor import Delta
 from fcbuild.publish.push import Published
 from fcbuild.publish.reference import parse
 from fcbuild.publish.registry import Registry
+from fcbuild.recipes import ROOTFS_FILE
 from fcbuild.store import Store
 from tests.faults import Fault, Proxy
 from tests.publish.yard import QUICK, Yard, change

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcbuild import spec
 from fcbuild.fingerprint import Json
-from fcbuild.plan import Plan, Recipe
+from fcbuild.plan import Plan
 from fcbuild.publish import bundle, pull, push
 from fcbuild.publish.answers import Patience
 from fcbuild.publish.bundle import Bundle
@@ -17,6 +17,7 @@ from fcbuild.publish.pull import Offer
 from fcbuild.publish.push import Published
 from fcbuild.publish.reference import Reference, parse
 from fcbuild.publish.registry import Registry
+from fcbuild.recipes import Recipe
 from fcbuild.series import KERNEL_FILE
 from fcbuild.store import Artifact, Stage, Store
 

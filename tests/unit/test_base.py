@@ -14,7 +14,7 @@ from fcbuild.build import base
 from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError, CommandFailed
 from fcbuild.lock import LockedBase
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.spec import Bootstrap
 from fcbuild.store import Artifact, Stage
 

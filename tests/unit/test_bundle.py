@@ -15,9 +15,9 @@ import pytest
 
 from fcbuild import spec
 from fcbuild.errors import VmmError
-from fcbuild.plan import OVERLAY_FILE, ROOTFS_FILE
 from fcbuild.publish import bundle
 from fcbuild.publish.bundle import Bundle
+from fcbuild.recipes import OVERLAY_FILE, ROOTFS_FILE
 from fcbuild.spec import ImageSpec
 from tests.unit.test_document import FACTS, FULL, artifact
 

@@ -17,7 +17,7 @@ from fcbuild import fsck, tasks
 from fcbuild.errors import StoreError
 from fcbuild.fingerprint import digest
 from fcbuild.fsck import Finding
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.store import Artifact, Stage, Store, link, manifest
 
 RECIPE = Recipe("rootfs", "web", {"n": 1})

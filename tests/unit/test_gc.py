@@ -16,7 +16,8 @@ import pytest
 from fcbuild import gc, spec
 from fcbuild.errors import SpecError, ToolMissing
 from fcbuild.gc import DAY_S, Item, Policy, Report
-from fcbuild.plan import Plan, Recipe
+from fcbuild.plan import Plan
+from fcbuild.recipes import Recipe
 from fcbuild.store import Artifact, Stage, Store, layout, link, locks
 from fcbuild.tables import GIB, MIB
 

@@ -31,6 +31,7 @@ ORDER = [
     },
     {"digests", "ignore", "kconfig", "kernel_command_line", "kernelfile", "kernelneeds", "series"},
     {"spec"},
+    {"recipes"},
     {"context", "fetch", "plan", "instance"},
     {"run", "store"},
     {"reasons"},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fcbuild.errors import StoreError
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.store import Stage, Store, layout
 
 RECIPE = Recipe("init", "guest", {})

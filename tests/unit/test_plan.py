@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fcbuild import plan as plans
-from fcbuild import spec
+from fcbuild import recipes, spec
 from fcbuild.context import EPOCH
 from fcbuild.errors import SpecError
 from fcbuild.plan import Plan
@@ -155,11 +155,11 @@ def test_a_change_of_our_own_sources_moves_no_image(
     assert moved(checkout, lambda: edit(package / file, old, new)) == expected
 
 
-@pytest.mark.parametrize("kind", sorted(plans.SCHEMA))
+@pytest.mark.parametrize("kind", sorted(recipes.SCHEMA))
 def test_a_new_schema_moves_its_kind_and_what_is_made_from_it(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    changed = moved(checkout, lambda: monkeypatch.setitem(plans.SCHEMA, kind, 99))  # type: ignore[misc]
+    changed = moved(checkout, lambda: monkeypatch.setitem(recipes.SCHEMA, kind, 99))  # type: ignore[misc]
     assert {name for name in ALL if name.startswith(kind)} <= changed
     assert not {name for name in changed if kind == "rootfs" and not name.startswith("rootfs")}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fcbuild import preview, reasons, spec
-from fcbuild.plan import PRODUCTS, Plan, Recipe
+from fcbuild.plan import Plan
+from fcbuild.recipes import PRODUCTS, Recipe
 from fcbuild.series import KernelSpec
 from fcbuild.store import Stage, Store, link
 from tests.unit.test_plan import LOCK, edit, image, package

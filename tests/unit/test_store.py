@@ -18,7 +18,7 @@ import pytest
 from fcbuild import store as stores
 from fcbuild.errors import FcBuildError, StoreError
 from fcbuild.fingerprint import canonical, digest
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.store import Artifact, Stage, Store, link, links_to, locks, manifest
 
 RECIPE = Recipe("init", "guest", {"sources": {"a": "1"}})

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from fcbuild.errors import BuildError, StoreError
-from fcbuild.plan import Recipe
+from fcbuild.recipes import Recipe
 from fcbuild.store import Stage, Store, layout, manifest
 
 FORK = multiprocessing.get_context("fork")
