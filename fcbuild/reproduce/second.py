@@ -4,10 +4,10 @@ It runs in a process of its own, `python -m fcbuild.reproduce.second`, because w
 (umask, time zone, host name, directories) is a process's. Its package and its checkout are copies.
 
 What differs: the directories of the checkout, of the store, of temporary files, and HOME; umask,
-TZ, locale, user's name, number of jobs; the host's name where we are root; every step of a
+TZ, locale, number of jobs; where we are root the user and the host's name; every step of a
 Dockerfile is run anew. Both builds' containers have random names and host names, and clocks that
-are as far apart as the builds. What does not: the user, the engine, the machine; and sources, which
-are held to their sha256.
+are as far apart as the builds. What does not: the engine, the machine; and sources, which are held
+to their sha256.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from fcbuild.build.engine import Docker
 from fcbuild.build.pipeline import Pipeline
 from fcbuild.errors import BuildError, CommandFailed, FcBuildError
 from fcbuild.plan import PACKAGE, Plan
-from fcbuild.run import output, run
+from fcbuild.reproduce.stranger import NAME, Stranger, stranger
+from fcbuild.run import run
 from fcbuild.store import Store
 
 TIMEOUT_S = 4 * 3600.0
 
-_HOSTNAME = "reproduce-elsewhere"
 _LOCALE = "tr_TR.UTF-8"  # the one whose i and I are not what programs think
 _ZONES = ("<+1245>-12:45", "<-0330>3:30")  # no whole hours; in tzset(3)'s form, which all know
 
@@ -65,13 +65,15 @@ class _Said:
 
 @dataclass(frozen=True)
 class Second:
-    """A place for second builds. store: what they make is there."""
+    """A place for second builds. store: what they make is there. user: whose all of it is, where
+    that is not us."""
 
     root: Path
     plan: Plan
     store: Store
     scratch: Path
     strict: bool
+    user: Stranger | None = None
 
     def build(self, *, images: Sequence[str] = (), kernels: Sequence[str] = ()) -> None:
         """Build root filesystems, or bases, and kernels with all they stand upon. Raises BuildError
@@ -89,7 +91,7 @@ class Second:
         argv = [sys.executable, "-m", __name__, json.dumps(asdict(order))]
         try:
             run(
-                [*_named(), *argv],
+                [*(self.user.argv if self.user else ()), *argv],
                 what="the second build",
                 env=environment(self.root, self.scratch),
                 log=cast(IO[bytes], _Said()),
@@ -120,11 +122,16 @@ def elsewhere(
         there = Store(Path(own, "store"))
         there.root.mkdir(mode=0o700)
         # Each is held to the sha256 of its pin when it is used.
-        (store.root / "downloads").mkdir(parents=True, exist_ok=True)
-        (there.root / "downloads").symlink_to(store.root.resolve() / "downloads")
+        with suppress(FileNotFoundError):
+            shutil.copytree(store.root / "downloads", there.root / "downloads")
+        _home(Path(scratch)).mkdir()
+        user = stranger(Path(scratch, "etc"))
+        if user:
+            user.give(Path(own))
+            user.give(Path(scratch))
         second = Plan(spec.load(copy), mark=f"-{Path(own).name}".lower())
         try:
-            yield Second(copy, second, there, Path(scratch), strict)
+            yield Second(copy, second, there, Path(scratch), strict, user)
         finally:
             engine = Docker()
             for recipe in [*map(second.container, reversed(wanted)), second.toolchain]:
@@ -134,21 +141,23 @@ def elsewhere(
 
 def environment(root: Path, scratch: Path) -> dict[str, str]:
     """Return the variables that differ in the other process."""
-    home = scratch / "home"
-    home.mkdir(exist_ok=True)
     config = os.environ.get("DOCKER_CONFIG") or Path("~/.docker").expanduser()
     return {
         "PYTHONPATH": str(root),
         "PYTHONSAFEPATH": "1",  # not the package in the working directory
         "DOCKER_CONFIG": str(config),  # the engine and the registries stay the user's
-        "HOME": str(home),
+        "HOME": str(_home(scratch)),
         "TMPDIR": str(scratch),
         "TZ": next(zone for zone in _ZONES if zone != os.environ.get("TZ")),
         "LC_ALL": _LOCALE,
         "LANG": _LOCALE,
-        "USER": "somebody",
-        "LOGNAME": "somebody",
+        "USER": NAME,
+        "LOGNAME": NAME,
     }
+
+
+def _home(scratch: Path) -> Path:
+    return scratch / "home"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -217,12 +226,6 @@ def _umask() -> int:
     umask = os.umask(0o022)
     os.umask(umask)
     return umask
-
-
-def _named() -> list[str]:
-    """Return the beginning of a command that runs with another host name, where that can be."""
-    inside = ["unshare", "--uts", "--", "sh", "-c", 'hostname "$0" && exec "$@"', _HOSTNAME]
-    return inside if output([*inside, "true"], what="trying another host name") is not None else []
 
 
 if __name__ == "__main__":

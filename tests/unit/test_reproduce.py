@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from fcbuild.look import difference
 from fcbuild.look.archive import TarReader
 from fcbuild.look.tree import Tree
 from fcbuild.plan import Plan
-from fcbuild.reproduce import second, superblock, verdict
+from fcbuild.reproduce import second, stranger, superblock, verdict
 from fcbuild.reproduce.cause import AROUND, Spot, cause
 from fcbuild.reproduce.verdict import Verdict, first_difference, judge
 from fcbuild.store import Artifact, Store
@@ -315,16 +316,15 @@ def test_the_second_checkout_has_what_the_engine_would_get(checkout: Path, tmp_p
 
 def test_the_second_build_runs_elsewhere(place: second.Second) -> None:
     program = """
-import json, os, socket, sys, tempfile, time
+import json, os, sys, tempfile, time
 sys.argv[1:] = []
 import fcbuild
 json.dump({"package": os.path.dirname(fcbuild.__file__), "zone": time.timezone,
-           "tmp": tempfile.gettempdir(), "home": os.path.expanduser("~"),
-           "host": socket.gethostname()}, sys.stdout)
+           "tmp": tempfile.gettempdir(), "home": os.path.expanduser("~")}, sys.stdout)
 """
     variables = second.environment(ROOT, place.scratch)
     done = subprocess.run(
-        [*second._named(), sys.executable, "-c", program],
+        [sys.executable, "-c", program],
         env={**os.environ, **variables},
         capture_output=True,
         check=True,
@@ -334,8 +334,36 @@ json.dump({"package": os.path.dirname(fcbuild.__file__), "zone": time.timezone,
     assert found["package"] == str(ROOT / "fcbuild")
     assert found["zone"] != time.timezone
     assert found["tmp"] == str(place.scratch) and found["home"].startswith(found["tmp"])
-    if second._named():
-        assert found["host"] != os.uname().nodename
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_the_second_builds_user_is_a_stranger(checkout: Path, tmp_path: Path) -> None:
+    """It owns its place, can read what is root's and write none of it, and has ids to give away."""
+    secret = tmp_path / "private"
+    secret.write_text("read")
+    secret.chmod(0o600)
+    program = f"""
+id -u; id -un; hostname; cat {secret}; echo; test -w {secret} || echo not written
+grep -c "^$(id -un):" /etc/subuid /etc/subgid
+touch "$PLACE/mine" && stat -c %U "$PLACE/mine" "$PLACE"
+"""
+    plan, store = Plan(spec.load(checkout)), Store(tmp_path / "store")
+    with second.elsewhere(checkout, plan, store, ["web"], at=tmp_path, strict=False) as there:
+        if there.user is None:
+            pytest.skip("this machine lets nobody become somebody else, or lacks newuidmap")
+        found = subprocess.run(
+            [*there.user.argv, "sh", "-euc", program],
+            env={**os.environ, "PLACE": str(there.root)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    number, name, host, *rest = found.stdout.splitlines()
+    assert int(number) == there.user.number and name == stranger.NAME
+    assert host != os.uname().nodename
+    assert rest == ["read", "not written", "/etc/subuid:1", "/etc/subgid:1", name, name]
+    with pytest.raises(KeyError):
+        pwd.getpwnam(name)
 
 
 def test_a_second_build_that_fails_says_why(
