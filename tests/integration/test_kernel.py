@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.workspace import Workspace
@@ -64,8 +65,11 @@ def test_fragments_that_contradict_each_other_do_not_get_to_the_source(
 def test_a_patch_that_does_not_apply_is_named(checkout: Workspace) -> None:
     (checkout.root / "kernels/6.12/wrong.patch").write_text(WRONG)
     file = checkout.root / SERIES
-    rest = [line for line in file.read_text().splitlines() if not line.startswith("patches")]
-    file.write_text("\n".join(['patches = ["wrong.patch"]', *rest]))
+    wrong, count = re.subn(
+        r"(?s)^patches = \[.*?\]", 'patches = ["wrong.patch"]', file.read_text(), flags=re.M
+    )
+    assert count == 1
+    file.write_text(wrong)
     output = refused(checkout)
     assert "kernels/6.12/wrong.patch does not apply to package linux-source-6.12" in output
     assert "FAILED at 1" in output  # patch's own word
