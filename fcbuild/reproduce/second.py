@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from types import FrameType
 from typing import IO, cast
 
@@ -36,6 +36,7 @@ from fcbuild.store import Store
 
 TIMEOUT_S = 4 * 3600.0
 
+_FOR_ALL = "/var/tmp"  # https://refspecs.linuxfoundation.org/FHS_3.0/fhs/ch05s15.html
 _LOCALE = "tr_TR.UTF-8"  # the one whose i and I are not what programs think
 _ZONES = ("<+1245>-12:45", "<-0330>3:30")  # no whole hours; in tzset(3)'s form, which all know
 
@@ -113,7 +114,7 @@ def elsewhere(
     with (
         TemporaryDirectory(prefix="reproduce-", dir=at) as own,
         # Not in `at`: who bootstraps in a user namespace has to get there.
-        TemporaryDirectory(prefix="reproduce-") as scratch,
+        TemporaryDirectory(prefix="reproduce-", dir=_reachable()) as scratch,
     ):
         copy = Path(own, "checkout")
         wanted = list(_with_parents(plan, images))
@@ -154,6 +155,13 @@ def environment(root: Path, scratch: Path) -> dict[str, str]:
         "USER": NAME,
         "LOGNAME": NAME,
     }
+
+
+def _reachable() -> str:
+    """Return a directory for temporary files that every user can get to."""
+    ours = Path(gettempdir()).resolve()
+    ways = [ours, *ours.parents]
+    return str(ours) if all(way.stat().st_mode & 0o001 for way in ways) else _FOR_ALL
 
 
 def _home(scratch: Path) -> Path:

@@ -78,7 +78,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     checkout = workspace.make(tmp_path_factory.mktemp("checkout"))
     checkout.image("fidelity", "", DOCKERFILE)
     compiled("plant", checkout.root / "images" / "fidelity" / "plant")
-    result = checkout.doit("rootfs:fidelity")
+    # What is stored needs no image of the engine, but what the engine sees of it is asked here.
+    result = checkout.doit("_toolchain", "_image:fidelity", "rootfs:fidelity")
     assert result.status == 0, result.output
     return checkout
 

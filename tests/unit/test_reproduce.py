@@ -366,6 +366,18 @@ touch "$PLACE/mine" && stat -c %U "$PLACE/mine" "$PLACE"
         pwd.getpwnam(name)
 
 
+def test_everybody_gets_to_the_second_builds_scratch(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    monkeypatch.setattr("tempfile.tempdir", str(private))
+    plan, store = Plan(spec.load(checkout)), Store(tmp_path / "store")
+    with second.elsewhere(checkout, plan, store, ["web"], at=tmp_path, strict=False) as there:
+        for way in (there.scratch, *there.scratch.parents):
+            assert way.stat().st_mode & 0o001, way
+
+
 def test_a_second_build_that_fails_says_why(
     place: second.Second, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
