@@ -122,14 +122,15 @@ static int start_listen(enum link_port port)
 	return -1;
 }
 
-/* As link_open; the host's answers come later, as the end of a connection that it refuses. */
-static void open_port(struct link *link)
+/* As link_open; a connection that the host refuses is one that has ended. */
+static void open_port(struct link *link, uint64_t deadline)
 {
 	link->control = port_listen(PORT_CONTROL);
 	link->forward = port_listen(PORT_FORWARD);
 	link->events = port_connect(PORT_EVENTS);
 	link->output = port_connect(PORT_STDOUT);
 	link->errors = port_connect(PORT_STDERR);
+	port_await(deadline);
 	port_start();
 }
 
@@ -138,7 +139,7 @@ void link_open(struct link *link)
 	uint64_t deadline = clock_deadline(CONNECT_MS);
 	through_port = port_open(deadline);
 	if (through_port) {
-		open_port(link);
+		open_port(link, deadline);
 		return;
 	}
 	/* Listen first: a host that has read `init` may use the ports. */

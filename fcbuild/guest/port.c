@@ -129,6 +129,19 @@ static void *carry(void *nothing)
 	return nothing;
 }
 
+/* What is sent to a host that refuses is lost, so nothing is before it has answered. */
+void port_await(uint64_t deadline)
+{
+	int left;
+	while (port >= 0 && mux_asking() && (left = clock_left(deadline)) > 0) {
+		size_t count = mux_poll(polls);
+		if (poll(polls, count, left) > 0 && mux_run(polls, count) != LINK_OPEN) {
+			mux_close();
+			port = -1;
+		}
+	}
+}
+
 void port_start(void)
 {
 	pthread_t thread;

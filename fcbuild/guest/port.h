@@ -22,11 +22,14 @@ bool port_open(uint64_t deadline);
 /* Listen for the host; -1 when that cannot be. Call before port_start. */
 int port_listen(enum port_guest which);
 
+/* Connect to the host, which may refuse by closing the connection; -1 when there is no port. */
+int port_connect(enum port_host which);
+
+/* Wait until the host has answered for all connections. */
+void port_await(uint64_t deadline);
+
 /* Carry the sockets from now on. */
 void port_start(void);
-
-/* Connect to the host, which may refuse later by closing the connection; -1 when there is no port. */
-int port_connect(enum port_host which);
 
 /* Whether the host is who connected. */
 bool port_is_host(int connection);
@@ -46,6 +49,11 @@ static inline int port_listen(enum port_guest which)
 {
 	(void)which;
 	return -1;
+}
+
+static inline void port_await(uint64_t deadline)
+{
+	(void)deadline;
 }
 
 static inline void port_start(void)

@@ -269,6 +269,14 @@ void mux_retry(void)
 			knock(&streams[i]);
 }
 
+bool mux_asking(void)
+{
+	for (size_t i = 0; i < MAX_STREAMS; i++)
+		if (streams[i].state == OPENING)
+			return true;
+	return false;
+}
+
 bool mux_knocking(void)
 {
 	for (size_t i = 0; i < MAX_STREAMS; i++)

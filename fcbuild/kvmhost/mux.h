@@ -55,6 +55,9 @@ void mux_retry(void);
 /* Whether a socket is there but not listening yet, so that only trying again can tell. */
 bool mux_knocking(void);
 
+/* Whether the host has yet to answer for a connection of mux_open's. */
+bool mux_asking(void);
+
 /* Whether more may be read from sockets and pipes now; the link is busy otherwise. */
 bool mux_has_room(void);
 
