@@ -123,8 +123,12 @@ def elsewhere(
         there = Store(Path(own, "store"))
         there.root.mkdir(mode=0o700)
         # Each is held to the sha256 of its pin when it is used.
-        with suppress(FileNotFoundError):
-            shutil.copytree(store.root / "downloads", there.root / "downloads")
+        (there.root / "downloads").mkdir(mode=0o700)
+        for kept in (store.root / "downloads").glob("*"):
+            # What others fetch meanwhile is in directories; what gc takes is fetched again.
+            if kept.is_file():
+                with suppress(FileNotFoundError):
+                    shutil.copy(kept, there.root / "downloads")
         _home(Path(scratch)).mkdir()
         user = stranger(Path(scratch, "etc"))
         if user:
