@@ -137,10 +137,11 @@ class Engine(Protocol):
 
 
 class Docker(Containers):
-    """Docker Engine. anew: whether a build runs every step, also those whose result is held."""
+    """Docker Engine. anew: whether a build runs every step, also those whose result is held.
+    preload: a shared library for every program that `run` and `standby` start without network."""
 
-    def __init__(self, *, anew: bool = False) -> None:
-        super().__init__()
+    def __init__(self, *, anew: bool = False, preload: Path | None = None) -> None:
+        super().__init__(preload=preload)
         self._anew = anew
 
     def has(self, tag: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,9 +11,8 @@ import tarfile
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -22,73 +22,13 @@ from fcbuild.build.engine import Docker
 from fcbuild.build.pipeline import Pipeline
 from fcbuild.fingerprint import digest
 from fcbuild.plan import PACKAGE, Plan
+from fcbuild.reproduce import clock
 from fcbuild.store import Stage, Store
 from tests.workspace import ROOT, STORE, Workspace
 
 pytestmark = pytest.mark.engine
 
-DAY = 86400
-AHEAD = 400 * DAY  # seconds
-
-# Takes the place of the C library's clocks, in every program of a container.
-CLOCK = f"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sys/time.h>
-#include <time.h>
-int clock_gettime(clockid_t id, struct timespec *now) {{
-    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
-    int status = real(id, now);
-    if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) now->tv_sec += {AHEAD};
-    return status;
-}}
-time_t time(time_t *at) {{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return at ? *at = now.tv_sec : now.tv_sec;
-}}
-int gettimeofday(struct timeval *restrict at, void *restrict zone) {{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    at->tv_sec = now.tv_sec, at->tv_usec = now.tv_nsec / 1000;
-    return 0;
-}}
-"""
-
-
-class Ahead(Docker):
-    """An engine whose containers live 400 days from now."""
-
-    def __init__(self, clock: Path) -> None:
-        super().__init__()
-        self.clock = clock
-
-    def run(
-        self,
-        tag: str,
-        argv: Sequence[str],
-        *,
-        what: str,
-        mounts: Mapping[Path, str],
-        log: IO[bytes],
-        log_path: Path,
-        timeout_s: float,
-        network: bool = False,
-        env: Mapping[str, str] | None = None,
-        tell: Callable[[str], str] = str,
-    ) -> None:
-        super().run(
-            tag,
-            argv,
-            what=what,
-            mounts={**mounts, self.clock: "/clock.so:ro"},
-            log=log,
-            log_path=log_path,
-            timeout_s=timeout_s,
-            network=network,
-            env={**(env or {}), "LD_PRELOAD": "/clock.so", "TZ": "Asia/Tokyo", "LC_ALL": "tr_TR"},
-            tell=tell,
-        )
+DAY = 86400  # seconds
 
 
 @pytest.fixture
@@ -97,29 +37,27 @@ def here() -> Pipeline:
 
 
 @pytest.fixture
-def ahead(here: Pipeline, tmp_path: Path) -> Ahead:
-    directory = tmp_path / "clock"
-    directory.mkdir()
-    (directory / "clock.c").write_text(CLOCK)
-    engine, toolchain = Docker(), here.toolchain()
+def late(here: Pipeline, tmp_path: Path) -> Path:
+    """The library that puts the clock 400 days ahead."""
+    return clock.ahead(here.toolchain(), tmp_path / "clock")
 
-    def run(engine: Docker, *argv: str) -> None:
-        with (directory / "log").open("wb") as log:
-            engine.run(
-                toolchain,
-                argv,
-                what="the clock",
-                mounts={directory: "/clock:rw"},
-                log=log,
-                log_path=directory / "log",
-                timeout_s=60,
-            )
 
-    run(engine, "gcc", "-shared", "-fPIC", "-o", "/clock/clock.so", "/clock/clock.c")
-    ahead = Ahead(directory / "clock.so")
-    run(ahead, "date", "+%s")
-    assert int((directory / "log").read_text()) > time.time() + AHEAD - DAY, "the clock is ahead"
-    return ahead
+@pytest.fixture
+def ahead(here: Pipeline, late: Path, tmp_path: Path) -> Docker:
+    """An engine whose containers live 400 days from now."""
+    engine, log_path = Docker(preload=late), tmp_path / "date"
+    with log_path.open("wb") as log:
+        engine.run(
+            here.toolchain(),
+            ["date", "+%s"],
+            what="asking for the time",
+            mounts={},
+            log=log,
+            log_path=log_path,
+            timeout_s=60,
+        )
+    assert int(log_path.read_text()) > time.time() + clock.AHEAD_S - DAY, "the clock is ahead"
+    return engine
 
 
 @pytest.fixture
@@ -140,7 +78,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.mark.parametrize("which", ["init", "agent"])
 def test_our_programs_are_the_same_whoever_builds_them_and_when(
-    which: str, here: Pipeline, ahead: Ahead, elsewhere: Path
+    which: str, here: Pipeline, ahead: Docker, elsewhere: Path
 ) -> None:
     recipe = here.plan.init if which == "init" else here.plan.agent
     first, _ = here.program(recipe)
@@ -155,20 +93,18 @@ def test_our_programs_are_the_same_whoever_builds_them_and_when(
 
 
 def test_a_base_is_the_same_whenever_it_is_made(
-    here: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Pipeline, late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = here.plan.container("debian-base")
     locked = here.plan.locked(recipe)
     assert locked
     first = here.base(recipe).file(base.TAR)
     with tempfile.TemporaryDirectory(prefix="fct-") as directory:
-        clock = Path(directory, "clock.so")
-        (tmp_path / "clock.c").write_text(CLOCK)
-        compiler = ["gcc", "-shared", "-fPIC", "-o", str(clock), f"{tmp_path}/clock.c", "-ldl"]
-        subprocess.run(compiler, check=True)
-        monkeypatch.setenv("LD_PRELOAD", str(clock))
+        shared = shutil.copy(late, directory)  # bootstrapping has another user
+        Path(directory).chmod(0o755)
+        monkeypatch.setenv("LD_PRELOAD", shared)
         now = subprocess.run(["date", "+%s"], check=True, capture_output=True).stdout
-        assert int(now) > time.time() + AHEAD - DAY, "the clock is ahead"
+        assert int(now) > time.time() + clock.AHEAD_S - DAY, "the clock is ahead"
         with tarfile.open(first) as tar:
             lines = tar.extractfile("./etc/apt/sources.list")
             assert lines
@@ -256,6 +192,42 @@ def test_an_image_is_the_same_when_built_again_and_what_makes_it_differ_is_named
     assert "  /odd \\x1b[31m name: from byte 0 on: " in said
     assert said.count("  ~ ") == 5, "and nothing else"
     nothing_is_left(checkout)
+
+
+# What a RUN step sees besides, and does not leave in the image.
+LATER = {
+    "clock.so": "/etc/clock.so",
+    "preload": "/etc/ld.so.preload",
+    "archive": "/etc/apt/apt.conf.d/99-archive",  # it says until when it is to be trusted
+}
+
+
+@pytest.mark.parametrize("name", ["debian-web", "debian-systemd", "settled"])
+def test_a_dockerfiles_steps_may_run_400_days_later(
+    name: str, late: Path, checkout: Workspace
+) -> None:
+    directory = checkout.root / "images" / name
+    if name == "settled":
+        checkout.image("settled", "", SETTLED)
+    path = directory / "Dockerfile"
+    text = path.read_text()
+    # A step that differs runs anew, whatever the engine holds.
+    path.write_text(re.sub("^RUN ", "RUN : today; ", text, flags=re.M))
+    first = checkout.doit("build", f"image={name}")
+    assert first.status == 0, first.output
+    shutil.copy(late, directory)
+    (directory / "preload").write_text("/etc/clock.so\n")
+    (directory / "archive").write_text('Acquire::Check-Valid-Until "no";\n')
+    mounts = [f"--mount=type=bind,source={name},target={at}" for name, at in LATER.items()]
+    latest = int(time.time()) + clock.AHEAD_S - DAY
+    step = f"RUN {' '.join(mounts)} test $(date +%s) -gt {latest} && "
+    path.write_text(re.sub("^RUN ", step, text, flags=re.M))
+    link = checkout.root / "artifacts" / "images" / f"{name}.ext4"
+    before = link.resolve()
+    second = checkout.doit("build", f"image={name}")
+    assert second.status == 0, second.output
+    assert link.resolve() != before, "another object"
+    assert digest(link) == digest(before)
 
 
 def nothing_is_left(checkout: Workspace) -> None:
