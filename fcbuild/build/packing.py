@@ -93,13 +93,14 @@ def packed(order: Order, image: str, export: Callable[[IO[bytes]], None], stage:
         except (CommandFailed, BrokenPipeError) as error:
             failure = error
         said = stdout.read()
-    if not said:
+    answer: Packed | Exception
+    try:
+        answer, ended = pickle.loads(said)
+    except (EOFError, pickle.UnpicklingError) as error:
         raise BuildError(
             f"packing {image} did not come to its end",
             hint=f"{stage.log_path} has its last words; without any, memory may have run out",
-        )
-    answer: Packed | Exception
-    answer, ended = pickle.loads(said)
+        ) from error
     # Of a tar that we did not want to its end, the export only knows that nobody takes it.
     if failure and ended:
         raise failure

@@ -12,7 +12,6 @@ from pathlib import Path
 from fcbuild.build.engine import Docker
 
 AHEAD_S = 400 * 86400
-LIBRARY = "clock.so"
 
 _TIMEOUT_S = 60.0
 _PLACE = "/clock"
@@ -50,14 +49,15 @@ def ahead(toolchain: str, directory: Path) -> Path:
     Raises CommandFailed.
     """
     directory.mkdir(mode=0o700)
-    source, log_path = directory / "clock.c", directory / "log"
+    source, library = directory / "clock.c", directory / "clock.so"
+    log_path = directory / "log"
     source.write_text(_SOURCE, encoding="utf-8")
     with log_path.open("wb") as log:
         Docker().run(
             toolchain,
             [
                 *("gcc", "-shared", "-fPIC", "-nostdlib", "-Wall", "-Wextra", "-Werror"),
-                *("-o", f"{_PLACE}/{LIBRARY}", f"{_PLACE}/{source.name}"),
+                *("-o", f"{_PLACE}/{library.name}", f"{_PLACE}/{source.name}"),
             ],
             what="compiling a clock that is ahead",
             mounts={directory: f"{_PLACE}:rw"},
@@ -65,4 +65,4 @@ def ahead(toolchain: str, directory: Path) -> Path:
             log_path=log_path,
             timeout_s=_TIMEOUT_S,
         )
-    return directory / LIBRARY
+    return library

@@ -11,8 +11,10 @@ import tarfile
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,16 @@ pytestmark = pytest.mark.engine
 DAY = 86400  # seconds
 
 
+class Abroad(Docker):
+    """An engine whose containers have another zone and another language."""
+
+    def _container(  # type: ignore[override]  # all else goes on as it came
+        self, *args: Any, env: Mapping[str, str] | None = None, **options: Any
+    ) -> AbstractContextManager[Any, bool | None]:
+        abroad = {**(env or {}), "TZ": "Asia/Tokyo", "LC_ALL": "tr_TR"}
+        return super()._container(*args, env=abroad, **options)
+
+
 @pytest.fixture
 def here() -> Pipeline:
     return Pipeline(Plan(spec.load(ROOT)), Store(STORE), Docker())
@@ -44,8 +56,8 @@ def late(here: Pipeline, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ahead(here: Pipeline, late: Path, tmp_path: Path) -> Docker:
-    """An engine whose containers live 400 days from now."""
-    engine, log_path = Docker(preload=late), tmp_path / "date"
+    """An engine whose containers live 400 days from now, and abroad."""
+    engine, log_path = Abroad(preload=late), tmp_path / "date"
     with log_path.open("wb") as log:
         engine.run(
             here.toolchain(),
