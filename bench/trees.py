@@ -12,9 +12,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from fcbuild import kconfig, progress
+from fcbuild.build import compiler_cache
 from fcbuild.build.kernel import PATCH, REPRODUCIBLE, UNPACK, Workshop
 from fcbuild.errors import SourceError
 from fcbuild.series import KernelSpec
@@ -93,6 +95,12 @@ class Trees:
             for patch in self.spec.patches:
                 self._run(PATCH, f"{patch.name} applied", src, {patch: "/patch:ro"})
 
+    def _ccache(self) -> dict[str, str]:
+        sources = [source.sha256 for source in self.spec.sources]
+        patches = [sha256(patch.read_bytes()).hexdigest() for patch in self.spec.patches]
+        use = "\n".join([*sources, *patches, self.workshop.toolchain])
+        return compiler_cache.environment(sha256(use.encode()).hexdigest())
+
     def _run(
         self,
         script: str,
@@ -103,11 +111,9 @@ class Trees:
         network: bool = False,
         **env: str,
     ) -> None:
-        ccache = self.workshop.cache / "ccache"
-        ccache.mkdir(parents=True, exist_ok=True)
         (self.work / "src").mkdir(exist_ok=True)
-        mounts = {build: "/src:rw" if source else "/build:rw", ccache: "/ccache:rw"}
-        mounts |= source or {}
+        mounts = {build: "/src:rw" if source else "/build:rw", **(source or {})}
+        mounts |= compiler_cache.mount(self.workshop.cache)
         if not source and not network:
             mounts[self.work / "src"] = "/src:ro"
         log_path = self.work / "log"
@@ -121,7 +127,7 @@ class Trees:
                 log_path=log_path,
                 timeout_s=BUILD_S,
                 network=network,
-                env={**_ENVIRONMENT, **env},
+                env={**_ENVIRONMENT, **self._ccache(), **env},
             )
 
 
@@ -129,9 +135,6 @@ class Trees:
 _ENVIRONMENT = {
     "ARCH": "x86_64",
     **REPRODUCIBLE,
-    "CCACHE_DIR": "/ccache",
-    "CCACHE_MAXSIZE": "4G",
-    "CCACHE_COMPILERCHECK": "content",
 }
 
 # In a container of the toolchain image.

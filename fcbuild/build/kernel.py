@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from fcbuild import fetch, fingerprint, kconfig, kernelfile, progress
-from fcbuild.build import depends, elf
+from fcbuild.build import compiler_cache, depends, elf
 from fcbuild.build.engine import Engine
-from fcbuild.build.object_tree import ObjectTree, objects
+from fcbuild.build.object_tree import ASKED, ObjectTree, objects
 from fcbuild.build.source_tree import tree
 from fcbuild.context import EPOCH
 from fcbuild.errors import BuildError, CommandFailed, InputChanged
@@ -37,7 +37,6 @@ ABOUT = "kernel.json"  # what the kernel was made from, for machines
 
 FETCH_TIMEOUT_S = 900.0
 BUILD_TIMEOUT_S = 3 * 3600.0
-_CCACHE_SIZE = "2G"
 _STEP = re.compile(r"  [A-Z][A-Z0-9_ ]* +\S")  # kbuild's word for one file made: "  CC      a.o"
 
 # Nothing of the machine that builds gets into the kernel: linux/Documentation/kbuild/
@@ -48,12 +47,6 @@ REPRODUCIBLE = {
     "KBUILD_BUILD_HOST": "fcbuild",
     "KBUILD_BUILD_VERSION": "1",
     "SOURCE_DATE_EPOCH": str(EPOCH),
-}
-_CCACHE = {
-    "CCACHE_DIR": "/ccache",
-    "CCACHE_MAXSIZE": _CCACHE_SIZE,
-    # The image's files all have one time, so a compiler is known by its bytes.
-    "CCACHE_COMPILERCHECK": "content",
 }
 
 
@@ -104,16 +97,18 @@ def build(recipe: Recipe, spec: KernelSpec, workshop: Workshop, stage: Stage) ->
         with progress.step(f"{recipe}: unpacking {source.title}"):
             _unpack(archive, source, spec, recipe, to, workshop, stage)
 
-    key = [source.sha256, *cast(list[str], recipe.inputs["patches"])]
+    of_source = [source.sha256, *cast(list[str], recipe.inputs["patches"])]
+    of_objects = [*of_source, workshop.toolchain, spec.arch]
+    asked = "\n".join(fragments.values())
     fresh = stage.scratch / "build"
     fresh.mkdir()
     with (
-        tree(workshop.cache, key, unpack, what=str(recipe)) as src,
-        objects(workshop.cache, [*key, workshop.toolchain, str(recipe)], fresh) as made,
+        tree(workshop.cache, of_source, unpack, what=str(recipe)) as src,
+        objects(workshop.cache, of_objects, str(recipe), asked, fresh) as made,
     ):
         kbuild = _Kbuild(src, made, spec, workshop, stage)
         with progress.step(f"{recipe}: configuring"):
-            config = kbuild.configure("\n".join(fragments.values()))
+            config = kbuild.configure()
         _check_config(spec, wanted, config, src)
         _check_compiler(spec, config)
         with progress.step(f"{recipe}: compiling (a few minutes on a few cores)"):
@@ -147,18 +142,15 @@ class _Kbuild:
         self._workshop = workshop
         self._stage = stage
         self._made = made
-        ccache = workshop.cache / "ccache"
-        ccache.mkdir(exist_ok=True)
         self._mounts = {
             src: "/src:ro",
             made.path: "/build:rw",
-            ccache: "/ccache:rw",
             stage.directory: "/out:rw",
+            **compiler_cache.mount(workshop.cache),
         }
 
-    def configure(self, fragments: str) -> dict[str, str]:
+    def configure(self) -> dict[str, str]:
         """Return the final config."""
-        (self._made.path / "fragments").write_text(fragments, encoding="utf-8")
         self._run(_CONFIGURE, "configuring the kernel", FETCH_TIMEOUT_S)
         return kconfig.options(self._stage.file(CONFIG).read_text(encoding="utf-8"))
 
@@ -200,9 +192,10 @@ class _Kbuild:
                 timeout_s=timeout_s,
                 env={
                     **REPRODUCIBLE,
-                    **_CCACHE,
+                    **compiler_cache.environment(self._made.use),
                     "ARCH": target.arch,
                     "CROSS_COMPILE": target.tools,
+                    "ASKED": ASKED,
                     "GOAL": target.goal,
                     "JOBS": str(self._workshop.jobs),
                 },
@@ -385,7 +378,7 @@ PATCH = "patch -d /src -p1 --forward --batch --fuzz=0 --no-backup-if-mismatch < 
 _CONFIGURE = """
 cd /build
 make -C /src O=/build allnoconfig
-cat fragments >> .config
+cat "$ASKED" >> .config
 make -C /src O=/build olddefconfig
 cp .config /out/config
 """
