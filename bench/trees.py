@@ -1,8 +1,8 @@
 """Kernels that the benchmark compiles itself: the pipeline's source and compiler, other configs.
 
     <work>/src/            the source with the series' patches, unpacked once
-    <work>/trees/<name>/   what make made, kept: after a change of the config it makes only what the
-                           options that changed touch
+    <work>/trees/<name>/   what make made, kept as the pipeline keeps its own: after a change of the
+                           config it makes only what the options that changed touch
 
 The compilers' cache is that of the pipeline.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from fcbuild import kconfig, progress
 from fcbuild.build import compiler_cache
 from fcbuild.build.kernel import PATCH, REPRODUCIBLE, UNPACK, Workshop
+from fcbuild.build.object_tree import ObjectTree
 from fcbuild.errors import SourceError
 from fcbuild.series import KernelSpec
 
@@ -53,15 +54,17 @@ class Trees:
     def build(self, name: str, config: str, start: str | None = None) -> Built:
         """Compile a whole config, or fragments: those are added to what make calls `start`
         (allnoconfig)."""
-        tree = self.work / "trees" / name
-        tree.mkdir(parents=True, exist_ok=True)
-        (tree / "wanted").write_text(config, encoding="utf-8")
+        tree = ObjectTree(self.work / "trees" / name, self._use())
+        tree.path.mkdir(parents=True, exist_ok=True)
+        if not tree.whole():
+            tree.clear()
+        (tree.path / "wanted").write_text(config, encoding="utf-8")
         self._source()
-        with progress.step(f"compiling {name}"):
+        with progress.step(f"compiling {name}"), tree.changing():
             script = _COMPILE if start else f"rm -f /build/.config\n{_COMPILE}"
-            self._run(script, name, tree, START=start or "", JOBS=str(self.workshop.jobs))
-        text = (tree / ".config").read_text(encoding="utf-8")
-        return Built(tree / "vmlinux.stripped", kconfig.options(text))
+            self._run(script, name, tree.path, START=start or "", JOBS=str(self.workshop.jobs))
+        text = (tree.path / ".config").read_text(encoding="utf-8")
+        return Built(tree.path / "vmlinux.stripped", kconfig.options(text))
 
     def fork(self, name: str, to: str) -> None:
         """Copy a tree, so that what a config changes need not be changed back."""
@@ -95,11 +98,12 @@ class Trees:
             for patch in self.spec.patches:
                 self._run(PATCH, f"{patch.name} applied", src, {patch: "/patch:ro"})
 
-    def _ccache(self) -> dict[str, str]:
+    def _use(self) -> str:
+        """Return what is compiled from, as a digest."""
         sources = [source.sha256 for source in self.spec.sources]
         patches = [sha256(patch.read_bytes()).hexdigest() for patch in self.spec.patches]
-        use = "\n".join([*sources, *patches, self.workshop.toolchain])
-        return compiler_cache.environment(sha256(use.encode()).hexdigest())
+        key = [*sources, *patches, self.workshop.toolchain]
+        return sha256("\n".join(key).encode()).hexdigest()
 
     def _run(
         self,
@@ -127,7 +131,7 @@ class Trees:
                 log_path=log_path,
                 timeout_s=BUILD_S,
                 network=network,
-                env={**_ENVIRONMENT, **self._ccache(), **env},
+                env={**_ENVIRONMENT, **compiler_cache.environment(self._use()), **env},
             )
 
 

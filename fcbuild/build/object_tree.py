@@ -35,6 +35,18 @@ class ObjectTree(NamedTuple):
     path: Path
     use: str
 
+    def whole(self) -> bool:
+        """Return whether the last make in it ended well."""
+        return (self.path / _MARK).exists()
+
+    def clear(self) -> None:
+        """Remove all that is in it."""
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
         """Run make within this: the tree is of no use any more when that fails."""
@@ -59,9 +71,8 @@ def objects(
     held = locks.claim(place)
     tree = ObjectTree(place if held is not None else otherwise, use)
     try:
-        if held is not None and not (place / _MARK).exists():
-            _clear(place)
-        if not (tree.path / _MARK).exists():
+        if not tree.whole():
+            tree.clear()
             _begin(tree, place.parent, asked)
         (tree.path / ASKED).write_text(asked, encoding="utf-8")
         os.utime(tree.path)
@@ -102,14 +113,6 @@ def _alike(trees: Path, use: str, lines: set[str]) -> list[Path]:
 
 def _digest(parts: Sequence[str]) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _clear(place: Path) -> None:
-    for path in place.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _evict(trees: Path) -> None:
