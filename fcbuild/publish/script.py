@@ -42,7 +42,8 @@ set -eu
 _STOP = """
 #
 # To stop it: curl --unix-socket DIRECTORY/api.sock -X PUT http://localhost/actions \\
-#     -d '{"action_type": "SendCtrlAltDel"}'"""
+#     -d '{"action_type": "SendCtrlAltDel"}'
+# A kernel without a keyboard (CONFIG_KEYBOARD_ATKBD), as profile micro, does not hear that."""
 
 _START = """\
 for file in "$@"; do

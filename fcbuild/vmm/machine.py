@@ -137,7 +137,8 @@ class Machine(ABC):
 
     @abstractmethod
     def send_ctrl_alt_del(self) -> None:
-        """Press Ctrl-Alt-Del in the guest, which PID 1 takes for a stop. Raises VmmError."""
+        """Press Ctrl-Alt-Del in the guest, which PID 1 takes for a stop; a kernel without a
+        keyboard does not hear it. Raises VmmError."""
 
     @abstractmethod
     def _spawn(self) -> VmmProcess:
