@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +17,11 @@ from fcbuild.spec import ImageSpec
 from fcbuild.store import Stage
 
 CHECK_TIMEOUT_S = 1800.0
+
+
+# One packing keeps two cores busy, for the engine exports what is packed. More at a time would only
+# make each of them slower, and what else is being built.
+_turn = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
 
 
 def build(
@@ -37,10 +44,11 @@ def build(
         engine.export(image, to, platform=spec.platform, log=stage.log, log_path=stage.log_path)
 
     order = packing.Order(recipe.name, spec, engine.config(image), init, epoch, stage.directory)
-    # Its container starts beside the export.
-    stage.gates.append(stage.held.enter_context(checking(engine, toolchain, stage)))
-    with progress.step(f"{recipe}: packing {image}"):
-        packed = packing.packed(order, image, export, stage)
+    with _turn:
+        # Its container starts beside the export.
+        stage.gates.append(stage.held.enter_context(checking(engine, toolchain, stage)))
+        with progress.step(f"{recipe}: packing {image}"):
+            packed = packing.packed(order, image, export, stage)
     for warning in packed.warnings:
         progress.say(f"warning: {warning}")
     stage.facts.update(packed.facts)
