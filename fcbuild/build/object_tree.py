@@ -86,14 +86,16 @@ def objects(
 def _begin(tree: ObjectTree, trees: Path, asked: str) -> None:
     """Copy what another kernel's build made: the one that was asked for what is most alike, of
     those that nobody is changing."""
+    unmarked = shutil.ignore_patterns(_MARK)
     for path in _alike(trees, tree.use, set(asked.splitlines())):
         if (held := locks.claim(path)) is None:
             continue
         try:
             if (path / _MARK).exists():  # still
-                unmarked = shutil.ignore_patterns(_MARK)
                 shutil.copytree(path, tree.path, symlinks=True, ignore=unmarked, dirs_exist_ok=True)
                 return
+        except OSError:  # it only saves time; where the disk is full, the build will say so
+            tree.clear()
         finally:
             os.close(held)
 

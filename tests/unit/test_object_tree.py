@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -121,7 +122,21 @@ def test_of_another_source_or_of_a_tree_that_is_not_whole_nothing_is_copied(tmp_
 def test_a_tree_that_is_being_changed_is_not_copied(tmp_path: Path) -> None:
     with ours(tmp_path, "farther", asked="A=y\nB=y") as tree:
         make(tree, "farther.o")
-    with ours(tmp_path, "nearest", key="source", asked="A=y") as nearest:
+    with ours(tmp_path, "nearest", asked="A=y") as nearest:
         make(nearest, "nearest.o")
         with ours(tmp_path, "new", asked="A=y") as tree:
             assert names(tree) == {"farther.o"}
+
+
+def test_a_copy_that_fails_leaves_an_empty_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copies_half(source: Path, to: Path, **_: object) -> None:
+        (to / "half.o").touch()
+        raise shutil.Error([(str(source), str(to), "No space left on device")])
+
+    with ours(tmp_path, "a") as tree:
+        make(tree)
+    monkeypatch.setattr(shutil, "copytree", copies_half)
+    with ours(tmp_path, "b") as tree:
+        assert names(tree) == set()

@@ -37,14 +37,17 @@ def build(name: str) -> None:
 
 
 def test_others_are_packed_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    inside, most, seen = 0, 0, threading.Barrier(2, timeout=60)
+    inside, most = 0, 0
+    counting, both = threading.Lock(), threading.Barrier(2, timeout=60)
 
     def packed(*_: object) -> Packed:
         nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-        seen.wait()  # two are packed at the same time, or this fails
-        inside -= 1
+        with counting:
+            inside += 1
+            most = max(most, inside)
+        both.wait()  # two are packed at the same time, or this fails
+        with counting:
+            inside -= 1
         return Packed({}, [])
 
     monkeypatch.setattr(packing, "packed", packed)
