@@ -14,7 +14,7 @@ from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO
 
-from fcbuild import progress
+from fcbuild import interruption, progress
 from fcbuild.errors import FcBuildError, SourceError
 from fcbuild.fingerprint import digest
 
@@ -89,6 +89,7 @@ def download(url: str, to: Path) -> None:
             total = int(answer.headers.get("Content-Length") or 0)
             done = 0
             while chunk := answer.read(_CHUNK):
+                interruption.heed()
                 done += len(chunk)
                 if done > MAX_BYTES:
                     raise SourceError(f"{url} is larger than {MAX_BYTES >> 20} MiB")

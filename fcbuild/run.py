@@ -12,14 +12,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-from fcbuild import progress
+from fcbuild import interruption, progress
 from fcbuild.errors import CommandFailed, ToolMissing
 
 TAIL_LINES = 20  # of a failed tool's output, in the error
-_GRACE_S = 20.0  # between SIGTERM and SIGKILL: mmdebstrap removes what it unpacked
+GRACE_S = 20.0  # between SIGTERM and SIGKILL: mmdebstrap removes what it unpacked
 
 # Variables that change what a tool prints, or in which language, are not passed on.
 _DROPPED = ("LANG", "LANGUAGE", "LC_", "GREP_", "MAKEFLAGS", "SOURCE_DATE_EPOCH")
@@ -75,17 +76,18 @@ def run(
         raise ToolMissing(f"{error.filename} is not installed", hint=hint) from error
     deadline = time.monotonic() + timeout_s
     try:
-        if stdin:
-            _feed(process, stdin, deadline)
-        output = process.stderr if stdout else process.stdout
-        assert output is not None
-        for line in _lines(output, deadline):
-            if log:
-                log.write(line + b"\n")
-            text = line.decode("utf-8", "replace").rstrip()
-            tail.append(text)
-            progress.detail(text)
-        process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        with interruption.ended(partial(_terminate, process)):
+            if stdin:
+                _feed(process, stdin, deadline)
+            output = process.stderr if stdout else process.stdout
+            assert output is not None
+            for line in _lines(output, deadline):
+                if log:
+                    log.write(line + b"\n")
+                text = line.decode("utf-8", "replace").rstrip()
+                tail.append(text)
+                progress.detail(text)
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except (TimeoutError, subprocess.TimeoutExpired) as error:
         raise CommandFailed(
             f"{what} did not end within {timeout_s:.0f} s and",
@@ -133,11 +135,12 @@ def conversation(
     timer = threading.Timer(timeout_s, _signal_group, [process, signal.SIGKILL])
     timer.start()
     try:
-        yield process.stdin, process.stdout
+        with interruption.ended(partial(_terminate, process)):
+            yield process.stdin, process.stdout
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE_S)
+            process.wait(GRACE_S)
     finally:
         timer.cancel()
         _end(process)
@@ -213,11 +216,18 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
         os.killpg(process.pid, number)
 
 
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    _signal_group(process, signal.SIGTERM)
+    late = threading.Timer(GRACE_S, _signal_group, [process, signal.SIGKILL])
+    late.daemon = True
+    late.start()
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         _signal_group(process, signal.SIGTERM)
         try:
-            process.wait(timeout=_GRACE_S)
+            process.wait(timeout=GRACE_S)
         except subprocess.TimeoutExpired:
             _signal_group(process, signal.SIGKILL)
             process.wait()

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fcbuild import progress, second_boot
+from fcbuild import interruption, progress, second_boot
 from fcbuild.checks import attempt
 from fcbuild.errors import CheckFailed, FcBuildError
 from fcbuild.instance import Instance
@@ -194,6 +194,17 @@ def _run(
     results: list[CheckResult],
 ) -> None:
     machine.start(time.monotonic() + SPAWN_S)
+    with interruption.ended(machine.cut):
+        _follow(spec, facts, machine, vmm, results)
+
+
+def _follow(
+    spec: ImageSpec,
+    facts: Mapping[str, Any],
+    machine: Machine,
+    vmm: Vmm,
+    results: list[CheckResult],
+) -> None:
     health = bool(facts.get("health"))
     expected = expected_exit(spec, health=health)
     deadline = time.monotonic() + _seconds(spec, facts, vmm)

@@ -83,8 +83,10 @@ class Workspace:
         return json.loads((self.root / "artifacts" / "receipts" / f"{name}.json").read_text())
 
     @contextmanager
-    def interrupt(self, *args: str, after: str, number: signal.Signals) -> Iterator[None]:
-        """Run a command up to the line that starts with `after`, let the caller look around two
+    def interrupt(
+        self, *args: str, after: str, number: signal.Signals, seconds: float = 2.0
+    ) -> Iterator[None]:
+        """Run a command up to the line that starts with `after`, let the caller look around some
         seconds later, then send the signal and wait for the end, which must not be a success."""
         doit = subprocess.Popen(
             self.argv(*args),
@@ -103,7 +105,7 @@ class Workspace:
                 if line.startswith(after):
                     break
             # Somewhere in the middle is where it hurts.
-            threading.Event().wait(2)
+            threading.Event().wait(seconds)
             yield
             doit.send_signal(number)
             output, _ = doit.communicate(timeout=120)

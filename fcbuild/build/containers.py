@@ -13,12 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING
 
-from fcbuild import progress
+from fcbuild import interruption, progress
 from fcbuild.build import owner
 from fcbuild.errors import CommandFailed, ToolMissing
 from fcbuild.run import TAIL_LINES, output, run
@@ -87,11 +87,12 @@ class Containers:
             try:
                 container.start()
                 timer.start()
-                for line in _lines(container.logs(stream=True, follow=True)):
-                    log.write(line + b"\n")
-                    text = line.decode("utf-8", "replace")
-                    tail.append(text)
-                    progress.detail(tell(text))
+                with interruption.ended(partial(_kill, container)):
+                    for line in _lines(container.logs(stream=True, follow=True)):
+                        log.write(line + b"\n")
+                        text = line.decode("utf-8", "replace")
+                        tail.append(text)
+                        progress.detail(tell(text))
                 status = int(container.wait(timeout=API_TIMEOUT_S)["StatusCode"])
             finally:
                 # finished is set by cancel() too, so ask before.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from fcbuild import progress
+from fcbuild import interruption, progress
 
 CHUNK = 1 << 20
 
@@ -42,6 +42,7 @@ class Sending:
         """Return the next piece, which is larger than a client asks for: it has fewer to send."""
         if time.monotonic() > self._deadline:
             raise TimeoutError("the registry takes it too slowly")
+        interruption.heed()
         piece = self._file.read(CHUNK)
         self._meter.add(len(piece))
         return piece

@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-from fcbuild import progress
+from fcbuild import interruption, progress
 from fcbuild.errors import ArtifactError, RegistryError, SpecError
 from fcbuild.publish import credentials, oci
 from fcbuild.publish.answers import Answer, Interrupted, Patience, reason, said, seconds
@@ -224,6 +224,7 @@ class Transport:
         try:
             while piece := answer.raw.read1(CHUNK, decode_content=False):
                 yield piece
+                interruption.heed()
                 if time.monotonic() > deadline:
                     raise RegistryError(
                         f"{self._host} is too slow", hint="what came is kept: try again later"

@@ -10,8 +10,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+
+from fcbuild import interruption
 
 
 @contextlib.contextmanager
@@ -26,7 +31,7 @@ def exclusive(path: Path, *, waiting: Callable[[], None]) -> Iterator[None]:
                 if not told:
                     waiting()
                 told = True
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _wait(lock)
             if not names(path, lock):
                 continue
             yield
@@ -80,6 +85,26 @@ def _take(path: Path, how: int) -> int | None:
         raise
     os.close(lock)
     return None
+
+
+def _wait(descriptor: int) -> None:
+    """Wait for an exclusive lock, in a thread of its own: outside the main thread, nothing can call
+    one back from flock. Raises OSError, and KeyboardInterrupt on an interruption."""
+    came: SimpleQueue[OSError | None] = SimpleQueue()
+
+    def take() -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            came.put(error)
+        else:
+            came.put(None)
+
+    threading.Thread(target=take, daemon=True).start()
+    with interruption.ended(partial(came.put, None)):
+        error = came.get()
+    if error:
+        raise error
 
 
 def _flock(descriptor: int, how: int) -> bool:

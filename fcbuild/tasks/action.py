@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from doit.exceptions import TaskFailed
 
-from fcbuild import progress
+from fcbuild import interruption, progress
 from fcbuild.errors import FcBuildError
+
+_UNDOING_S = 10.0  # to remove what was made, once all programs have ended
 
 Creator = TypeVar("Creator", bound=Callable[..., Any])
 
@@ -33,7 +35,8 @@ def act(function: Callable[..., Any], *args: Any) -> Any:
     """Run what a task does; turn an error that a user can meet into doit's failure, which is
     reported without a traceback and ends doit with status 1. Others are our bugs."""
     try:
-        return function(*args)
+        with interruption.task():
+            return function(*args)
     except FcBuildError as error:
         return TaskFailed(f"error: {error}")
 
@@ -58,8 +61,8 @@ def asked(current: Callable[[], bool]) -> bool:
 
 
 def interruptible() -> None:
-    """Let SIGTERM and SIGHUP unwind like Ctrl-C, so that no VM or container stays behind, and
-    answer all three in one line."""
+    """Let SIGTERM and SIGHUP unwind like Ctrl-C, in all threads, so that no VM or container stays
+    behind, and answer all three in one line."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -71,12 +74,26 @@ def interruptible() -> None:
     def without_traceback(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        if issubclass(kind, KeyboardInterrupt):
+        undone = _undone()
+        if not issubclass(kind, KeyboardInterrupt):
+            unhandled(kind, error, trace)
+        elif undone:
             progress.say("interrupted: what was under way is undone, what was finished is kept")
         else:
-            unhandled(kind, error, trace)
+            progress.say("interrupted: what was under way is not all undone: doit gc does the rest")
 
     sys.excepthook = without_traceback
+
+
+def _undone() -> bool:
+    """Have tasks in other threads (doit's -n) undo what they have under way; return whether they
+    did in time, and before another Ctrl-C."""
+    from fcbuild.run import GRACE_S
+
+    try:
+        return interruption.interrupt(GRACE_S + _UNDOING_S)
+    except KeyboardInterrupt:
+        return False
 
 
 def python(*argv: str) -> Any:

@@ -220,10 +220,14 @@ class Machine(ABC):
         if status:
             self._raise(GuestExited, f"{self.title} ended with status {status}")
 
-    def end(self) -> None:
-        """End the process, at once; safe to call at any time and twice."""
+    def cut(self) -> None:
+        """End the process, from another thread: who waits for the guest sees its end."""
         if self._process:
             self._process.end()
+
+    def end(self) -> None:
+        """End the process, at once; safe to call at any time and twice."""
+        self.cut()
         self._link.close()
 
     def console(self) -> list[str]:

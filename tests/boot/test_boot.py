@@ -152,12 +152,16 @@ def test_a_check_that_does_not_hold_says_what_came(checkout: Workspace) -> None:
     assert (kept_run_dir(output) / "console.log").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_boot_leaves_nothing(checkout: Workspace, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGINT, "0"), (signal.SIGTERM, "0"), (signal.SIGINT, "2")]
+)
+def test_an_interrupted_boot_leaves_nothing(
+    checkout: Workspace, number: signal.Signals, workers: str
+) -> None:
     toml = checkout.root / "images" / "debian-web" / "image.toml"
     toml.write_text('[[check]]\nlog = "never said"\n')  # boots, and then waits for a minute
     assert checkout.doit("build", "image=debian-web").status == 0
-    with checkout.interrupt("boot", after="booting", number=number):
+    with checkout.interrupt("run", "-n", workers, "boot", after="booting", number=number):
         run_dir = a_running_vm(checkout)
     assert not processes_of(run_dir)
     assert not run_dirs(checkout)

@@ -144,17 +144,36 @@ def test_a_kernel_source_with_other_bytes_is_refused(checkout: Workspace) -> Non
     assert not (STORE / "downloads" / f"{0:064x}").exists()
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_an_interrupted_build_leaves_no_container_and_no_stage(
-    checkout: Workspace, tmp_path: Path
+    checkout: Workspace, tmp_path: Path, workers: str
 ) -> None:
     fragment = checkout.root / "kernels" / "fragments" / "net.config"
     fragment.write_text(fragment.read_text() + "# so that it is built anew\n")
+    checkout.image("slow", "", "FROM fcbuild/debian-base\nRUN sleep 120\n")
     own = workspace.alone(checkout, tmp_path / "store")
-    with own.interrupt("kernel:6.12", after="kernel:6.12: unpack", number=signal.SIGINT):
+    build = ["run", "-n", workers, "kernel:6.12", "rootfs:slow"]
+    with own.interrupt(*build, after="kernel:6.12: unpack", number=signal.SIGINT):
         assert workspace.containers(own.store)
         assert list((own.store / "stage").iterdir())
     assert not workspace.containers(own.store)
     assert not list((own.store / "stage").iterdir())
+
+
+def test_interrupted_packings_of_several_images_leave_nothing(
+    checkout: Workspace, tmp_path: Path
+) -> None:
+    names = ["one", "two", "three"]
+    for name in names:
+        fill = "RUN mkdir /many && seq 1 20000 | (cd /many && xargs touch)"
+        checkout.image(name, "", f"FROM fcbuild/debian-base\n{fill} && echo {uuid.uuid4()}\n")
+    own = workspace.alone(checkout, tmp_path / "store")
+    build = ["run", "-n", "3", *(f"rootfs:{name}" for name in names)]
+    with own.interrupt(*build, after="rootfs:two: packing", number=signal.SIGINT, seconds=0.5):
+        assert list((own.store / "stage").iterdir())
+    assert not workspace.containers(own.store)
+    assert not list((own.store / "stage").iterdir())
+    assert not list((own.store / "objects" / "rootfs").glob("*/.*"))
 
 
 def test_plan_shows_every_artifact_without_an_engine(checkout: Workspace, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ ORDER = [
         "network",
         "dockerfile",
         "progress",
+        "interruption",
         "packages",
         "lock",
         "ext4",

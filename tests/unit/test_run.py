@@ -119,7 +119,7 @@ def test_a_tool_that_does_not_take_its_input_is_ended_too() -> None:
 def test_a_tool_that_ignores_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_GRACE_S", 0.1)
+    monkeypatch.setattr(runs, "GRACE_S", 0.1)
     with pytest.raises(CommandFailed):
         sh(
             f"trap '' TERM; echo $$ > {tmp_path}/pid; echo up; exec sleep {LONG_S}",
