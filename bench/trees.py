@@ -92,7 +92,9 @@ class Trees:
         kept = [self.workshop.downloads / source.sha256 for source in self.spec.sources]
         archive = next((path for path in kept if path.exists()), None)
         if archive is None:
-            raise SourceError("the source is not there", hint="doit kernel:6.12 fetches it")
+            raise SourceError(
+                "the source is not there", hint=f"doit kernel:{self.spec.name} fetches it"
+            )
         with progress.step("unpacking the source"):
             self._run(UNPACK, "the source", src, {archive: "/archive:ro"})
             for patch in self.spec.patches:

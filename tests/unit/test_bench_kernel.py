@@ -8,7 +8,7 @@ import pytest
 
 from bench import groups
 from bench.counted import Count, read_host
-from bench.kernel import OURS, THEIRS, Kernel, lines, targets
+from bench.kernel import THEIRS, Kernel, lines, ours, targets
 from bench.trees import PAGE, content
 from fcbuild.errors import FcBuildError
 
@@ -38,7 +38,8 @@ def test_a_boot_that_did_not_come_to_its_end_is_no_sample(lost: str) -> None:
 
 def kernels(directory: Path, micro: int, default: int, theirs: int) -> dict[str, Kernel]:
     found = {}
-    for name, boot in ((OURS[0], micro), (OURS[1], default), (THEIRS, theirs)):
+    names = ours("6.12")
+    for name, boot in ((names["micro"], micro), (names["default"], default), (THEIRS, theirs)):
         path = directory / name.replace("/", "-")
         path.write_bytes(bytes(boot - 1) + b"x")
         found[name] = Kernel(name, path, [boot, boot], [boot], [1], [boot], free_kib=boot * 1024)
@@ -46,7 +47,7 @@ def kernels(directory: Path, micro: int, default: int, theirs: int) -> dict[str,
 
 
 def test_targets_are_ratios_to_firecrackers_own_kernel(tmp_path: Path) -> None:
-    held = {target.what: target.met for target in targets(kernels(tmp_path, 25, 51, 100))}
+    held = {target.what: target.met for target in targets(kernels(tmp_path, 25, 51, 100), "6.12")}
     assert held == {
         "6.12/micro: boot, at most 0.25 times theirs": True,
         "6.12: boot, at most 0.5 times theirs": False,
@@ -59,9 +60,9 @@ def test_targets_are_ratios_to_firecrackers_own_kernel(tmp_path: Path) -> None:
 def test_a_kernel_that_cannot_be_had_is_named_with_the_reason(tmp_path: Path) -> None:
     found = kernels(tmp_path, 2, 3, 4)
     del found[THEIRS]
-    text = list(lines(found, {THEIRS: "no source has it"}, 1))
+    text = list(lines(found, {THEIRS: "no source has it"}, [], 1))
     assert f"{THEIRS} is left out: no source has it" in text
-    assert list(targets(found)) == []
+    assert list(targets(found, "6.12")) == []
 
 
 def test_a_group_left_out_stays_out(tmp_path: Path) -> None:
