@@ -1,6 +1,6 @@
 """Kernels that the benchmark compiles itself: the pipeline's source and compiler, other configs.
 
-    <work>/src/            the source with the series' patches, unpacked once
+    <work>/src-<digest>/   the source with the series' patches, unpacked once
     <work>/trees/<name>/   what make made, kept as the pipeline keeps its own: after a change of the
                            config it makes only what the options that changed touch
 
@@ -85,7 +85,7 @@ class Trees:
 
     def _source(self) -> None:
         """Unpack the source that the pipeline has downloaded."""
-        src = self.work / "src"
+        src = self._src
         if (src / "Makefile").exists():
             return
         src.mkdir(exist_ok=True)
@@ -99,6 +99,10 @@ class Trees:
             self._run(UNPACK, "the source", src, {archive: "/archive:ro"})
             for patch in self.spec.patches:
                 self._run(PATCH, f"{patch.name} applied", src, {patch: "/patch:ro"})
+
+    @property
+    def _src(self) -> Path:
+        return self.work / f"src-{self._use()[:12]}"
 
     def _use(self) -> str:
         """Return what is compiled from, as a digest."""
@@ -117,11 +121,11 @@ class Trees:
         network: bool = False,
         **env: str,
     ) -> None:
-        (self.work / "src").mkdir(exist_ok=True)
+        self._src.mkdir(exist_ok=True)
         mounts = {build: "/src:rw" if source else "/build:rw", **(source or {})}
         mounts |= compiler_cache.mount(self.workshop.cache)
         if not source and not network:
-            mounts[self.work / "src"] = "/src:ro"
+            mounts[self._src] = "/src:ro"
         log_path = self.work / "log"
         with log_path.open("ab") as log:
             self.workshop.engine.run(
