@@ -195,35 +195,25 @@ def _run(
 ) -> None:
     machine.start(time.monotonic() + SPAWN_S)
     with interruption.ended(machine.cut):
-        _follow(spec, facts, machine, vmm, results)
-
-
-def _follow(
-    spec: ImageSpec,
-    facts: Mapping[str, Any],
-    machine: Machine,
-    vmm: Vmm,
-    results: list[CheckResult],
-) -> None:
-    health = bool(facts.get("health"))
-    expected = expected_exit(spec, health=health)
-    deadline = time.monotonic() + _seconds(spec, facts, vmm)
-    machine.wait_for("exec", deadline)
-    if spec.ready:
-        machine.wait_for("ready", deadline)
-    if health and expected is None:  # a job may well be done before its first check
-        _check_health(spec, machine, deadline)
-    _check(machine, results, deadline)
-    if expected is not None:
-        machine.wait_for_end(deadline)
-        _check_exit(spec, expected, machine)
-        return
-    machine.stop(time.monotonic() + _factor(vmm) * (spec.stop_grace / 1000 + STOP_SLACK_S))
-    if "stopping" not in machine.timings.stages:
-        # A service that ended before it was told to.
-        _check_exit(spec, 0, machine)
-    elif spec.init is not None:
-        _check_shutdown(spec, machine)
+        health = bool(facts.get("health"))
+        expected = expected_exit(spec, health=health)
+        deadline = time.monotonic() + _seconds(spec, facts, vmm)
+        machine.wait_for("exec", deadline)
+        if spec.ready:
+            machine.wait_for("ready", deadline)
+        if health and expected is None:  # a job may well be done before its first check
+            _check_health(spec, machine, deadline)
+        _check(machine, results, deadline)
+        if expected is not None:
+            machine.wait_for_end(deadline)
+            _check_exit(spec, expected, machine)
+            return
+        machine.stop(time.monotonic() + _factor(vmm) * (spec.stop_grace / 1000 + STOP_SLACK_S))
+        if "stopping" not in machine.timings.stages:
+            # A service that ended before it was told to.
+            _check_exit(spec, 0, machine)
+        elif spec.init is not None:
+            _check_shutdown(spec, machine)
 
 
 def _check_health(spec: ImageSpec, machine: Machine, deadline: float) -> None:
