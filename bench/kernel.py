@@ -260,9 +260,11 @@ def compare(bench: Bench, files: Sequence[Path], runs: int) -> tuple[list[str], 
 def prepare(series: str, work: Path, words: str) -> Bench:
     """Have the programs, and what they stand on. Raises FcBuildError."""
     plan = Plan(spec.load(ROOT))
-    source = plan.specs.kernels.get(series)
-    if not isinstance(source, KernelSpec) or source.series != series:
-        raise FcBuildError(f"there is no series {series}", hint="one of kernels/")
+    kernels = plan.specs.kernels
+    source = kernels.get(series)
+    if not isinstance(source, KernelSpec) or not kernels.keys() >= set(ours(series).values()):
+        known = [name for name in kernels if kernels.keys() >= set(ours(name).values())]
+        raise FcBuildError(f"no series {series} to compare", hint=f"there are {', '.join(known)}")
     store = Path(os.environ.get("FCBUILD_STORE") or ROOT / "artifacts" / "store")
     pipeline = Pipeline(plan, Store(store.resolve()), Docker())
     rig = Rig(

@@ -73,10 +73,10 @@ class Trees:
 
     def cloud_config(self) -> str:
         """Return the config of the distribution's kernel for clouds, of the source's version.
-        Raises CommandFailed, SourceError where the source is not the distribution's."""
+        Raises CommandFailed, SourceError where the source is not of the toolchain's release."""
         source = next((one for one in self.spec.sources if one.debian), None)
-        if source is None or source.debian is None:
-            raise SourceError("the kernel's source is not a distribution's")
+        if source is None or source.debian is None or source.suite:
+            raise SourceError("the kernel's source is not of the toolchain's own release")
         place = self.work / "cloud"
         place.mkdir(parents=True, exist_ok=True)
         package = source.debian.replace("source", "config")

@@ -217,6 +217,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """Have the process end, without waiting for it: somebody else does."""
     _signal_group(process, signal.SIGTERM)
     late = threading.Timer(GRACE_S, _signal_group, [process, signal.SIGKILL])
     late.daemon = True
