@@ -30,6 +30,11 @@ def child():
     (place / "under way").touch()
     run(["sleep", "100"], what="sleeping", timeout_s=200)
 
+def deaf():
+    # It outlives us by some seconds.
+    script = "trap '' TERM; touch '" + str(place / "under way") + "'; sleep 5"
+    run(["sh", "-c", script], what="sleeping", timeout_s=200)
+
 def talk():
     (place / "under way").touch()
     with (place / "log").open("wb") as log, conversation(
@@ -77,8 +82,9 @@ threading.Event().wait(100)
 """
 
 
-def interrupted(place: Path, task: str) -> str:
-    """Run a task in a thread, interrupt the program when it is under way; return what it said."""
+def interrupted(place: Path, task: str, *, times: int = 1) -> str:
+    """Run a task in a thread, interrupt the program when it is under way, again after a second for
+    each further time; return what it said."""
     text = textwrap.dedent(PROGRAM).format(place=str(place), task=task)
     program = subprocess.Popen(
         [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -90,6 +96,9 @@ def interrupted(place: Path, task: str) -> str:
             threading.Event().wait(0.02)
         threading.Event().wait(0.3)  # until it does wait
         program.send_signal(signal.SIGINT)
+        for _ in range(times - 1):
+            threading.Event().wait(1)
+            program.send_signal(signal.SIGINT)
         said = program.communicate()[0].decode()
     finally:
         watchdog.cancel()
@@ -115,6 +124,14 @@ def test_a_wait_for_anothers_lock_is_ended(tmp_path: Path) -> None:
     assert "what was under way is undone" in said
     assert (tmp_path / "unwound").exists()
     assert not (tmp_path / "went on").exists()
+
+
+def test_who_interrupts_twice_does_not_wait(tmp_path: Path) -> None:
+    said = interrupted(tmp_path, "deaf", times=2)
+    assert said.endswith(
+        "interrupted: what was under way is not all undone: doit gc does the rest\n"
+    )
+    assert not (tmp_path / "unwound").exists()
 
 
 def test_a_lock_that_comes_is_taken_by_who_waited(tmp_path: Path) -> None:
